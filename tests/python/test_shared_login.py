@@ -274,3 +274,11 @@ def test_secret_key_is_no_argument_and_no_others_business(demo: Demo) -> None:
     for process in (demo.pid, *children):
         assert key not in Path(f"/proc/{process}/cmdline").read_bytes()
     assert key.decode() not in Path(demo.database).with_name("session-settings.json").read_text()
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, str(RUN), f"--dir={tmp_path}"]
+    environment = os.environ | {"PATH": ""}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: cargo is not on the PATH: install Rust first."
