@@ -4,7 +4,7 @@
 
 Makes what is missing (secret key, tables, demo account, the Rust binary), starts both servers,
 prints where they are and stays until Ctrl-C. A second run finds the carts of the first.
-Needs Django and `django_session_rs` in the Python that runs it; nothing else beyond its own library.
+The Python that runs it needs Django and `django_session_rs`, no other package.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ HOST = "127.0.0.1"
 DJANGO_PORT = 8000
 RUST_PORT = 8001
 READY_SECONDS = 30.0
+
+# Enough for the demo. What builds more anyway names it here and so compiles everything once.
+FEATURES = os.environ.get("SHARED_LOGIN_FEATURES", "axum,sqlite")
 
 
 class DemoError(Exception):
@@ -193,8 +196,8 @@ class Demo:
 
 def build(*, release: bool = False) -> Path:
     """Builds the Rust server and tells where cargo put it."""
-    command = ["cargo", "build", "--example=shared_login", "--features=axum,sqlite"]
-    command += ["--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", "--example=shared_login", f"--features={FEATURES}"]
+    command.append("--message-format=json-render-diagnostics")
     if release:
         command.append("--release")
     try:

@@ -11,22 +11,18 @@ import http.client
 import random
 import signal
 import sqlite3
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import run  # examples/shared_login/run.py
 from django.contrib.sessions.serializers import JSONSerializer
 from django.core import signing
-
 from visitor import Visitor
 
-DEMO = Path(__file__).resolve().parents[2] / "examples" / "shared_login"
-sys.path.insert(0, str(DEMO))
-import run
+pytestmark = pytest.mark.timeout(600)  # the first test may wait for cargo
 
 KILLS = 25
 SKUS = ("kettle", "teapot", "tin", "cup", "honey", "glass")
@@ -40,7 +36,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[run.Demo]:
         yield demo
 
 
-@pytest.mark.timeout(170)
 @pytest.mark.parametrize("name", ["django", "rust"])
 def test_killed_server_leaves_each_session_whole(demo: run.Demo, name: str) -> None:
     victim, survivor = demo.django, demo.rust

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import browser as chromium
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-import browser as chromium
 from visitor import Visitor, origin
+
+pytestmark = pytest.mark.timeout(600)  # the first test may wait for cargo
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "examples" / "shared_login" / "run.py"
@@ -279,6 +280,8 @@ def test_secret_key_is_no_argument_and_no_others_business(demo: Demo) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     command = [sys.executable, str(RUN), f"--dir={tmp_path}"]
     environment = os.environ | {"PATH": ""}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: cargo is not on the PATH: install Rust first."

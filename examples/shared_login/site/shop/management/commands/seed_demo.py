@@ -9,8 +9,8 @@ from shop.accounts import PASSWORD, USERNAME
 class Command(BaseCommand):
     help = "Creates the demo account, or leaves it as it is."
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        users = get_user_model()._default_manager
+    def handle(self, **_: Any) -> None:
+        users = get_user_model().objects
         if users.filter(username=USERNAME).exists():
             self.stdout.write(f"Account {USERNAME} is there already.")
             return
