@@ -15,11 +15,14 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use django_session::{Session, SessionLayer, SessionSettings, SqlStore, UserId};
+use django_session::{SecretKey, Session, SessionLayer, SessionSettings, SqlStore, UserId};
+use hmac::{Hmac, KeyInit, Mac};
 use indexmap::IndexMap;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
+use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -155,15 +158,28 @@ impl Shop {
     /// The name of a user who may still be shown as logged in, by Django's own three rules:
     /// the account exists, is active, and has the password it had at login.
     async fn username(&self, session: &Session, id: &UserId) -> Result<Option<String>, Failure> {
-        let user: Option<(String, String)> = sqlx::query_as(
-            "SELECT username, password FROM auth_user WHERE id = CAST(? AS INTEGER) AND is_active",
-        )
-        .bind(id.as_str())
-        .fetch_optional(&self.users)
-        .await?;
+        let Ok(id) = id.parse::<i64>() else { return Ok(None) };
+        let user: Option<(String, String)> =
+            sqlx::query_as("SELECT username, password FROM auth_user WHERE id = ? AND is_active")
+                .bind(id)
+                .fetch_optional(&self.users)
+                .await?;
         let Some((username, password)) = user else { return Ok(None) };
-        Ok(session.verify_auth_hash(&password).await?.then_some(username))
+        let hash: String = session.get("_auth_user_hash").await?.unwrap_or_default();
+        let keys = session.settings().secret_key.iter();
+        let mut keys = keys.chain(&session.settings().secret_key_fallbacks);
+        let same = keys.any(|key| session_auth_hash(key, &password).ct_eq(hash.as_bytes()).into());
+        Ok(same.then_some(username))
     }
+}
+
+/// `AbstractBaseUser.get_session_auth_hash` in `django/contrib/auth/base_user.py`: tells whether the
+/// password (its hash in `auth_user`, that is) is the one of the login, without being in the session.
+fn session_auth_hash(key: &SecretKey, password: &str) -> Vec<u8> {
+    const SALT: &[u8] = b"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
+    let key = Sha256::new().chain_update(SALT).chain_update(key.as_bytes()).finalize();
+    let hmac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
+    format!("{:x}", hmac.chain_update(password).finalize().into_bytes()).into_bytes()
 }
 
 /// Refuses every change that a page of another origin asks for.

@@ -71,7 +71,7 @@ def page(browser: Browser) -> Iterator[Page]:
         page.set_default_timeout(10_000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
         yield page
     assert complaints == []
 
