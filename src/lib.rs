@@ -1,1 +1,5 @@
-//! x
+//! Django sessions outside Django.
+
+pub mod codec;
+
+pub use codec::{DecodeError, EncodeError, SecretKey, SessionCodec, SessionData};
