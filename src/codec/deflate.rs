@@ -22,9 +22,8 @@ const LENGTH_BASE: [u16; 29] = [
     3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131,
     163, 195, 227, 258,
 ];
-const LENGTH_BITS: [u8; 29] = [
-    0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
-];
+const LENGTH_BITS: [u8; 29] =
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
 const DISTANCE_BASE: [u16; 24] = [
     1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537,
     2049, 3073,
@@ -80,11 +79,8 @@ struct Parse {
 
 impl Parse {
     fn of(input: &[u8]) -> Self {
-        let mut parse = Self {
-            steps: Vec::with_capacity(input.len()),
-            symbols: [0; 288],
-            distances: [0; 24],
-        };
+        let mut parse =
+            Self { steps: Vec::with_capacity(input.len()), symbols: [0; 288], distances: [0; 24] };
         let mut finder = Finder::new(input);
         let mut at = 0;
         let mut pending = None;
