@@ -1,0 +1,1 @@
+//! The session object against traces of Django's.
