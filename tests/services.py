@@ -51,7 +51,7 @@ class ServiceError(Exception):
     """A server did not start, or its programs could not be installed."""
 
 
-class Missing(ServiceError):
+class MissingError(ServiceError):
     """The programs of a server are not on this machine, and cannot be installed here."""
 
 
@@ -101,7 +101,9 @@ class Account:
     def popen(self, command: Sequence[str], home: Path, output: int) -> subprocess.Popen[bytes]:
         """Start `command` as the account, out of reach of the terminal's Ctrl-C."""
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PG", "MYSQL"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PG", "MYSQL"))
         }
         environment.update(HOME=str(home), LC_ALL="C")
         return subprocess.Popen(
@@ -157,7 +159,7 @@ class Service:
         """Tell whether the server answers on its port."""
         raise NotImplementedError
 
-    def finish(self) -> None:  # noqa: B027 - most servers have nothing left to do
+    def finish(self) -> None:
         """Do what is left once the server answers, such as creating a database."""
 
     def url(self) -> str:
@@ -174,7 +176,7 @@ class Service:
         """Return the path of one of `programs`."""
         path = find_program(name, self.directories)
         if path is None:
-            raise Missing(f"{self.name}: no program {name}")
+            raise MissingError(f"{self.name}: no program {name}")
         return path
 
     def start(self) -> str:
@@ -411,12 +413,12 @@ def no_service_starts() -> Iterator[None]:
 
 
 def install(packages: Sequence[str]) -> None:
-    """Install Debian packages; raise `Missing` where that is not possible."""
+    """Install Debian packages; raise `MissingError` where that is not possible."""
     apt = shutil.which("apt-get")
     if apt is None:
-        raise Missing("no apt-get here")
+        raise MissingError("no apt-get here")
     if os.geteuid() != 0:
-        raise Missing("not root")
+        raise MissingError("not root")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     lock = ["-o", "DPkg::Lock::Timeout=300"]
     steps = [
@@ -436,7 +438,7 @@ def install(packages: Sequence[str]) -> None:
             # An update may fail for one of several sources; the installation is what counts.
             if result.returncode != 0 and step is steps[-1]:
                 tail = result.stdout.decode(errors="replace").splitlines()[-LOG_LINES:]
-                raise Missing("apt-get failed:\n" + "\n".join(tail))
+                raise MissingError("apt-get failed:\n" + "\n".join(tail))
 
 
 def usable(names: Sequence[str]) -> list[Service]:
@@ -448,7 +450,7 @@ def usable(names: Sequence[str]) -> list[Service]:
         say(f"installing {' '.join(packages)}")
         try:
             install(packages)
-        except Missing as error:
+        except MissingError as error:
             say(f"cannot install them: {error}")
     result = []
     refused = []
