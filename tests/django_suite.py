@@ -184,7 +184,7 @@ def environment(version: str, minor: int, interpreter: str, package: Package) ->
     python = folder / "bin" / "python"
     pip: Command = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     ready = folder / ".ready"
-    if not ready.exists():
+    if not ready.exists() or minor_version(str(python)) != minor:
         say(f"making {folder.relative_to(ROOT)}")
         call([interpreter, "-m", "venv", "--clear", folder], "venv")
         wanted = [f"Django=={version}.*", "psycopg[binary]>=3.2", "PyMySQL>=1.1.1", "tzdata"]

@@ -105,7 +105,7 @@ class Account:
             for name, value in os.environ.items()
             if not name.startswith(("PG", "MYSQL"))
         }
-        environment.update(HOME=str(home), LC_ALL="C")
+        environment.update(HOME=str(home), TMPDIR=str(home), LC_ALL="C")
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
