@@ -113,5 +113,5 @@ $(VENV)/.requirements: pyproject.toml | $(BIN)/python
 # Python sources are used in place, so only Rust calls for a new build. Release mode, because a
 # slow build must not end up in a measurement.
 $(VENV)/.extension: $(VENV)/.requirements $(RUST_SOURCES) | rust
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) PIP_QUIET=1 $(BIN)/maturin develop --release --quiet
 	@touch $@
