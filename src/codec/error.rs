@@ -1,0 +1,105 @@
+//! What can go wrong between session data and its signed text.
+//!
+//! No message carries a key, a cookie or any part of a payload.
+
+use thiserror::Error;
+
+use super::json::JsonError;
+
+/// A signed text that could not be turned into session data.
+///
+/// [`Session`](crate::Session) turns each of these into an empty session, as Django does; the codec
+/// itself never hides one.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No key signed this text: it was tampered with, or the secret key or the salt differs.
+    #[error("the signature does not match any key")]
+    BadSignature,
+    /// The signature is right but the text inside is not what Django writes.
+    #[error("the signed text is malformed: {part}")]
+    Malformed {
+        /// The part that could not be read.
+        part: Part,
+    },
+    /// The payload is valid JSON, but not an object.
+    #[error("the session is {found}, not an object")]
+    NotAnObject {
+        /// The kind of JSON value found instead.
+        found: &'static str,
+    },
+    /// The payload is not what Django's `JSONSerializer` reads.
+    #[error("the payload is not valid JSON")]
+    Serializer(#[source] JsonError),
+    /// The signature is right but older than allowed.
+    #[error("the signature is {age} seconds old, more than {max_age}")]
+    SignatureExpired {
+        /// Whole seconds since the value was signed.
+        age: i64,
+        /// Whole seconds that were allowed.
+        max_age: i64,
+    },
+    /// The payload inflates to more than the configured limit.
+    #[error("the payload inflates to more than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes, see [`SessionCodec::with_max_size`](super::SessionCodec::with_max_size).
+        limit: usize,
+    },
+}
+
+impl DecodeError {
+    /// Whether no key matched, as opposed to bad content under a good signature.
+    ///
+    /// Django logs the former as `Session data corrupted` and is silent about the latter.
+    pub fn is_bad_signature(&self) -> bool {
+        matches!(self, Self::BadSignature | Self::SignatureExpired { .. })
+    }
+}
+
+/// A part of the signed text, named in [`DecodeError::Malformed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// The url-safe base64 of the payload.
+    Base64,
+    /// The base62 time stamp, or the separator before it.
+    Timestamp,
+    /// The zlib stream of a compressed payload.
+    Zlib,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Base64 => "the payload is not base64",
+            Self::Timestamp => "the time stamp is not base62",
+            Self::Zlib => "the payload is not a complete zlib stream",
+        })
+    }
+}
+
+/// Session data, or a value meant for it, that Django could not read back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// More than [`MAX_DEPTH`](super::json::MAX_DEPTH_WRITTEN) lists and objects inside each other.
+    #[error("the value nests more than {limit} levels deep")]
+    TooDeep {
+        /// The number of levels Django reads on every Python.
+        limit: usize,
+    },
+    /// The value has no JSON form.
+    #[error("{kind} cannot be stored in a JSON session")]
+    Unrepresentable {
+        /// The kind of value, in the words of serde's data model.
+        kind: &'static str,
+    },
+    /// The value's own `Serialize` failed.
+    #[error("serializing failed: {0}")]
+    Serialize(String),
+}
+
+/// The secret key was empty.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the secret key must not be empty")]
+pub struct EmptySecretKey;
