@@ -1,4 +1,5 @@
 //! Everything that is tested through the public API, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod codec;
 mod layers;
