@@ -1,5 +1,9 @@
 //! Everything that is tested through the public API, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "in a test it says enough")]
+
 mod codec;
+mod middleware;
 mod session;
 mod vectors;
+mod web;

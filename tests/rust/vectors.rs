@@ -6,8 +6,12 @@ use serde_json::Value;
 
 /// The records of one family, such as `modern_json`.
 pub(crate) fn read(family: &str) -> Vec<Value> {
-    let path = format!("tests/fixtures/vectors/{family}.jsonl.zst");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    read_file(&format!("vectors/{family}.jsonl.zst"))
+}
+
+/// The records of a file in `tests/fixtures`.
+pub(crate) fn read_file(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let compressed = std::fs::read(&path).unwrap();
     let text = zstd::decode_all(&*compressed).unwrap();
     let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -47,7 +51,9 @@ fn write(out: &mut String, value: &Value) {
         Value::String(text) => write_text(out, text.encode_utf16()),
         Value::Array(items) => write_list(out, items),
         Value::Object(object) => match object.get("__type__").and_then(Value::as_str) {
-            None => write_dict(out, object.iter().map(|(name, value)| (name.clone().into(), value))),
+            None => {
+                write_dict(out, object.iter().map(|(name, value)| (name.clone().into(), value)))
+            }
             Some(kind) => write_tagged(out, kind, value),
         },
     }
@@ -140,7 +146,9 @@ fn wtf8(bytes: &[u8]) -> Vec<u16> {
         match std::str::from_utf8(char) {
             Ok(char) => units.extend(char.encode_utf16()),
             Err(_) => units.push(
-                u16::from(char[0] & 0xf) << 12 | u16::from(char[1] & 0x3f) << 6 | u16::from(char[2] & 0x3f),
+                u16::from(char[0] & 0xf) << 12
+                    | u16::from(char[1] & 0x3f) << 6
+                    | u16::from(char[2] & 0x3f),
             ),
         }
         rest = after;
