@@ -44,6 +44,60 @@ pub enum Expiry {
     Date(DateTime),
 }
 
+impl Expiry {
+    /// How long a session with this expiry lives from `modification` on; `cookie_age` in seconds is
+    /// for those that have none (`get_expiry_age(modification=…, expiry=…)`).
+    ///
+    /// # Errors
+    ///
+    /// [`ExpiryError::MixedTimeZones`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use django_session::{DateTime, Expiry};
+    /// use jiff::SignedDuration;
+    ///
+    /// let saved = DateTime::Aware("2023-11-14T22:13:20Z".parse()?);
+    /// let expiry = Expiry::Date(DateTime::Aware("2023-11-14T22:13:27.999999Z".parse()?));
+    /// assert_eq!(expiry.age(saved, 1_209_600)?, SignedDuration::from_secs(7));
+    /// assert_eq!(Expiry::Default.age(saved, 1_209_600)?, SignedDuration::from_secs(1_209_600));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn age(
+        self,
+        modification: DateTime,
+        cookie_age: i64,
+    ) -> Result<SignedDuration, ExpiryError> {
+        match self {
+            Self::Default | Self::BrowserClose | Self::Age(0) => {
+                Ok(SignedDuration::from_secs(cookie_age))
+            }
+            Self::Age(seconds) => Ok(SignedDuration::from_secs(seconds)),
+            Self::In(duration) => Ok(duration),
+            Self::Date(date) => {
+                let left = date.since(modification).ok_or(ExpiryError::MixedTimeZones)?;
+                Ok(SignedDuration::from_secs(floor(left)))
+            }
+        }
+    }
+
+    /// When a session with this expiry ends if it was saved at `modification`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpiryError::OutOfRange`].
+    pub fn date(self, modification: DateTime, cookie_age: i64) -> Result<DateTime, ExpiryError> {
+        match self {
+            Self::Date(date) => Ok(date),
+            other => {
+                let age = other.age(modification, cookie_age)?;
+                modification.checked_add(age).ok_or(ExpiryError::OutOfRange)
+            }
+        }
+    }
+}
+
 /// A stored expiry that gives no date.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -127,8 +181,7 @@ impl Stored {
             Self::Seconds(seconds) => duration(*seconds),
             Self::Text(text) => {
                 let date = DateTime::fromisoformat(text).ok_or(ExpiryError::Unparsable)?;
-                let left = date.since(modification).ok_or(ExpiryError::MixedTimeZones)?;
-                Ok(SignedDuration::from_secs(floor(left)))
+                Expiry::Date(date).age(modification, cookie_age)
             }
             Self::Other => Err(ExpiryError::NotAnExpiry),
         }

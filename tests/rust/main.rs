@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test it says enough")]
 
 mod codec;
+mod layers;
 mod middleware;
+mod properties;
 mod session;
 mod vectors;
 mod web;
