@@ -65,13 +65,19 @@
 pub mod codec;
 pub mod session;
 pub mod store;
+#[cfg(feature = "tower")]
+pub mod web;
 
 pub use codec::{DecodeError, EncodeError, SecretKey, SessionCodec, SessionData};
 pub use session::{
     DateTime, Expiry, Session, SessionError, SessionKey, SessionSettings, SessionStore, StoreError,
 };
+#[cfg(feature = "axum")]
+pub use web::UserId;
+#[cfg(feature = "tower")]
+pub use web::{SessionLayer, SessionRejection};
 
 /// The README's examples are compiled.
-#[cfg(all(doctest, feature = "axum", feature = "postgres"))]
+#[cfg(all(doctest, feature = "axum", feature = "_sql"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,6 +4,8 @@
 mod codec;
 mod differential;
 mod layers;
+mod middleware;
 mod properties;
 mod session;
 mod vectors;
+mod web;

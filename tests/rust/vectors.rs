@@ -7,8 +7,12 @@ use serde_json::Value;
 
 /// The records of one family, such as `modern_json`.
 pub(crate) fn read(family: &str) -> Vec<Value> {
-    let path = format!("tests/fixtures/vectors/{family}.jsonl.zst");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    read_file(&format!("vectors/{family}.jsonl.zst"))
+}
+
+/// The records of a file in `tests/fixtures`.
+pub(crate) fn read_file(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let compressed = std::fs::read(&path).unwrap();
     let text = zstd::decode_all(&*compressed).unwrap();
     let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
