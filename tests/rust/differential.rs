@@ -25,12 +25,13 @@ fn peer(arguments: &[&str]) -> Option<Command> {
 }
 
 /// What a caller changes, in words that both sides can check.
+#[expect(clippy::cast_precision_loss, reason = "small indexes")]
 fn touch(data: &mut SessionData, index: usize) {
     data.insert("touched", &(index, "é\u{7f}", 0.1_f64 * index as f64, u64::MAX)).unwrap();
 }
 
 #[test]
-#[expect(clippy::cast_precision_loss, reason = "small indexes")]
+
 fn twenty_thousand_sessions_each_way() {
     let Some(mut write) = peer(&["write", &COUNT.to_string(), "20260101"]) else { return };
     let written = write.stderr(Stdio::inherit()).output().unwrap();
