@@ -53,8 +53,9 @@ impl Answer {
             Ok(value) => value.into(),
             Err(SessionError::Store(StoreError::Create)) => Self::Raised("CreateError"),
             Err(SessionError::Store(StoreError::Update)) => Self::Raised("UpdateError"),
-            Err(SessionError::Expiry(error)) => error.into(),
-            Err(SessionError::Store(StoreError::ExpireDate(error))) => error.into(),
+            Err(
+                SessionError::Expiry(error) | SessionError::Store(StoreError::ExpireDate(error)),
+            ) => error.into(),
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -194,12 +195,13 @@ impl Replay {
         Session::with_clock(store.clone(), settings.clone(), key, Arc::new(clock.clone()))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     async fn step(&mut self, op: &str, args: &[Value]) -> Answer {
         let session = self.session.clone();
         let name = args.first().and_then(Value::as_str).unwrap_or_default();
         let json = |index: usize| args.get(index).map_or("null".to_owned(), to_python_json);
         match op {
-            "init" => ().into(),
+            "init" | "cache_cleared" => ().into(),
             "get" | "pop" | "setdefault" => {
                 let data = session.data().await.unwrap();
                 let there = data.contains_key(name);
@@ -310,7 +312,6 @@ impl Replay {
                 self.store.delete(&key).await.unwrap();
                 ().into()
             }
-            "cache_cleared" => ().into(),
             other => panic!("{other}"),
         }
     }
