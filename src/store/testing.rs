@@ -8,6 +8,7 @@
 //! what is there is not overwritten, what is gone stays gone, what is expired is not seen.
 
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,8 +18,9 @@ use jiff::SignedDuration;
 use crate::codec::SessionData;
 use crate::session::{DateTime, SessionKey, SessionRecord, SessionStore, StoreError};
 
-/// Checks every rule, each on a store that `make` makes anew. `now` is the present in the kind of
-/// time that the store is set up for.
+/// Checks every rule, each on a store without any session that `make` makes anew: an `Arc`, a `Box` or
+/// a guard that also holds what the store needs. `now` is the present in the kind of time that the
+/// store is set up for.
 ///
 /// # Panics
 ///
@@ -39,14 +41,17 @@ use crate::session::{DateTime, SessionKey, SessionRecord, SessionStore, StoreErr
 /// # Ok(())
 /// # }
 /// ```
-pub async fn check_contract<S: SessionStore>(make: impl AsyncFn() -> Arc<S>, now: DateTime) {
+pub async fn check_contract<S>(make: impl AsyncFn() -> S, now: DateTime)
+where
+    S: Deref<Target: SessionStore + Sized>,
+{
     crate::__store_rules!(check(make)(now));
 }
 
 /// Makes a `#[tokio::test]` of each rule of [`store::testing`](crate::store::testing).
 ///
-/// The first argument is the name of an `async fn() -> Arc<impl SessionStore>` that makes a store
-/// without any session, the second an expression for the present.
+/// The first argument is the name of an async function that makes a store without any session, as for
+/// [`check_contract`](crate::store::testing::check_contract), the second an expression for the present.
 ///
 /// # Example
 ///
@@ -105,34 +110,32 @@ macro_rules! __store_rules {
 #[macro_export]
 macro_rules! __store_rule {
     (check ($make:ident) ($now:ident) $($rule:ident)+) => {
-        $( $rule($make().await, $now).await; )+
+        $( $rule(&*$make().await, $now).await; )+
     };
     (test ($make:path) ($now:expr) $($rule:ident)+) => {
         $(
             #[tokio::test]
             async fn $rule() {
-                $crate::store::testing::$rule($make().await, $now).await;
+                $crate::store::testing::$rule(&*$make().await, $now).await;
             }
         )+
     };
 }
-
-type Store = Arc<dyn SessionStore>;
 
 /// What was created is loaded: key, data and expire date.
 ///
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn what_is_created_is_loaded(store: Store, now: DateTime) {
+pub async fn what_is_created_is_loaded(store: &dyn SessionStore, now: DateTime) {
     let record = record(now, HOUR, "tea");
-    create(&store, &record).await;
-    assert!(exists(&store, &record.session_key).await, "a created session exists");
-    assert_same(load(&store, &record.session_key, now).await, &record);
+    create(store, &record).await;
+    assert!(exists(store, &record.session_key).await, "a created session exists");
+    assert_same(load(store, &record.session_key, now).await, &record);
 
     let empty = SessionRecord { data: Arc::default(), ..other(&record) };
-    create(&store, &empty).await;
-    assert_same(load(&store, &empty.session_key, now).await, &empty);
+    create(store, &empty).await;
+    assert_same(load(store, &empty.session_key, now).await, &empty);
 }
 
 /// A key that was never stored is no session, and no error.
@@ -140,10 +143,10 @@ pub async fn what_is_created_is_loaded(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_unknown_key_is_no_session(store: Store, now: DateTime) {
+pub async fn an_unknown_key_is_no_session(store: &dyn SessionStore, now: DateTime) {
     let key = SessionKey::generate();
-    assert!(!exists(&store, &key).await, "an unknown key does not exist");
-    assert!(load(&store, &key, now).await.is_none(), "an unknown key loads as missing");
+    assert!(!exists(store, &key).await, "an unknown key does not exist");
+    assert!(load(store, &key, now).await.is_none(), "an unknown key loads as missing");
 }
 
 /// Each key has its own session.
@@ -151,14 +154,14 @@ pub async fn an_unknown_key_is_no_session(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn sessions_do_not_mix(store: Store, now: DateTime) {
+pub async fn sessions_do_not_mix(store: &dyn SessionStore, now: DateTime) {
     let (tea, milk) = (record(now, HOUR, "tea"), record(now, HOUR, "milk"));
-    create(&store, &tea).await;
-    create(&store, &milk).await;
+    create(store, &tea).await;
+    create(store, &milk).await;
     let tea = SessionRecord { data: data("more tea"), ..tea };
-    save(&store, &tea).await;
-    assert_same(load(&store, &tea.session_key, now).await, &tea);
-    assert_same(load(&store, &milk.session_key, now).await, &milk);
+    save(store, &tea).await;
+    assert_same(load(store, &tea.session_key, now).await, &tea);
+    assert_same(load(store, &milk.session_key, now).await, &milk);
 }
 
 /// Values of any script and size come back, in their order.
@@ -166,7 +169,7 @@ pub async fn sessions_do_not_mix(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn unicode_and_big_values_round_trip(store: Store, now: DateTime) {
+pub async fn unicode_and_big_values_round_trip(store: &dyn SessionStore, now: DateTime) {
     let mut data = SessionData::new();
     insert(
         &mut data,
@@ -182,10 +185,10 @@ pub async fn unicode_and_big_values_round_trip(store: Store, now: DateTime) {
         .collect();
     insert(&mut data, "noise", &noise);
     let record = SessionRecord { data: Arc::new(data), ..record(now, HOUR, "") };
-    create(&store, &record).await;
-    assert_same(load(&store, &record.session_key, now).await, &record);
-    save(&store, &record).await;
-    assert_same(load(&store, &record.session_key, now).await, &record);
+    create(store, &record).await;
+    assert_same(load(store, &record.session_key, now).await, &record);
+    save(store, &record).await;
+    assert_same(load(store, &record.session_key, now).await, &record);
 }
 
 /// An expire date is kept to the microsecond.
@@ -193,18 +196,18 @@ pub async fn unicode_and_big_values_round_trip(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn microseconds_are_kept(store: Store, now: DateTime) {
+pub async fn microseconds_are_kept(store: &dyn SessionStore, now: DateTime) {
     let second = whole_second(now);
     for micros in [0, 1, 10, 120_000, 123_456, 999_999] {
         let expire_date = later(second, HOUR + SignedDuration::from_micros(micros));
         let record = SessionRecord { expire_date, ..record(now, HOUR, "tea") };
-        create(&store, &record).await;
-        assert_same(load(&store, &record.session_key, now).await, &record);
-        save(&store, &record).await;
-        assert_same(load(&store, &record.session_key, now).await, &record);
+        create(store, &record).await;
+        assert_same(load(store, &record.session_key, now).await, &record);
+        save(store, &record).await;
+        assert_same(load(store, &record.session_key, now).await, &record);
         let just_before = later(expire_date, -MICROSECOND);
-        assert_same(load(&store, &record.session_key, just_before).await, &record);
-        assert!(load(&store, &record.session_key, expire_date).await.is_none(), "{micros}");
+        assert_same(load(store, &record.session_key, just_before).await, &record);
+        assert!(load(store, &record.session_key, expire_date).await.is_none(), "{micros}");
     }
 }
 
@@ -213,7 +216,7 @@ pub async fn microseconds_are_kept(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_expired_row_loads_as_missing(store: Store, now: DateTime) {
+pub async fn an_expired_row_loads_as_missing(store: &dyn SessionStore, now: DateTime) {
     for (age, is_there) in [
         (-HOUR, false),
         (-MICROSECOND, false),
@@ -223,8 +226,8 @@ pub async fn an_expired_row_loads_as_missing(store: Store, now: DateTime) {
         (HOUR * 24 * 365, true),
     ] {
         let record = record(now, age, "tea");
-        create(&store, &record).await;
-        let loaded = load(&store, &record.session_key, now).await;
+        create(store, &record).await;
+        let loaded = load(store, &record.session_key, now).await;
         assert_eq!(loaded.is_some(), is_there, "a session that expires in {age}");
     }
 }
@@ -234,11 +237,11 @@ pub async fn an_expired_row_loads_as_missing(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_expired_row_keeps_its_key_taken(store: Store, now: DateTime) {
+pub async fn an_expired_row_keeps_its_key_taken(store: &dyn SessionStore, now: DateTime) {
     let expired = record(now, -HOUR, "tea");
-    create(&store, &expired).await;
-    assert!(exists(&store, &expired.session_key).await, "an expired session exists");
-    clear_expired(&store, now).await;
+    create(store, &expired).await;
+    assert!(exists(store, &expired.session_key).await, "an expired session exists");
+    clear_expired(store, now).await;
 }
 
 /// A key that is taken is an error that says so, and the session under it stays what it was.
@@ -246,16 +249,16 @@ pub async fn an_expired_row_keeps_its_key_taken(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn create_never_overwrites(store: Store, now: DateTime) {
+pub async fn create_never_overwrites(store: &dyn SessionStore, now: DateTime) {
     let first = record(now, HOUR, "tea");
-    create(&store, &first).await;
+    create(store, &first).await;
     let second =
         SessionRecord { data: data("milk"), expire_date: later(now, HOUR * 2), ..first.clone() };
     for _ in 0..2 {
         let error = store.create(&second).await.expect_err("a taken key is not created");
         assert!(error.is_create(), "a taken key is StoreError::Create, not {error:?}");
     }
-    assert_same(load(&store, &first.session_key, now).await, &first);
+    assert_same(load(store, &first.session_key, now).await, &first);
 }
 
 /// The same if the session under the key is expired.
@@ -263,13 +266,13 @@ pub async fn create_never_overwrites(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn create_never_overwrites_even_an_expired_row(store: Store, now: DateTime) {
+pub async fn create_never_overwrites_even_an_expired_row(store: &dyn SessionStore, now: DateTime) {
     let expired = record(now, -HOUR, "tea");
-    create(&store, &expired).await;
+    create(store, &expired).await;
     let second = SessionRecord { data: data("milk"), ..expired.clone() };
     let error = store.create(&second).await.expect_err("an expired key is not created");
     assert!(error.is_create(), "an expired key is StoreError::Create, not {error:?}");
-    assert_same(load(&store, &expired.session_key, later(now, -HOUR * 2)).await, &expired);
+    assert_same(load(store, &expired.session_key, later(now, -HOUR * 2)).await, &expired);
 }
 
 /// Of many who create one key at a time one succeeds, and its data is what is stored.
@@ -277,7 +280,10 @@ pub async fn create_never_overwrites_even_an_expired_row(store: Store, now: Date
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn concurrent_creates_of_one_key_have_one_winner(store: Store, now: DateTime) {
+pub async fn concurrent_creates_of_one_key_have_one_winner(
+    store: &dyn SessionStore,
+    now: DateTime,
+) {
     for _ in 0..5 {
         let key = SessionKey::generate();
         let records: Vec<_> = (0..8)
@@ -297,7 +303,7 @@ pub async fn concurrent_creates_of_one_key_have_one_winner(store: Store, now: Da
             }
         }
         assert_eq!(winners.len(), 1, "one creates the session");
-        assert_same(load(&store, &key, now).await, winners[0]);
+        assert_same(load(store, &key, now).await, winners[0]);
     }
 }
 
@@ -306,15 +312,15 @@ pub async fn concurrent_creates_of_one_key_have_one_winner(store: Store, now: Da
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_replaces_data_and_expire_date(store: Store, now: DateTime) {
+pub async fn save_replaces_data_and_expire_date(store: &dyn SessionStore, now: DateTime) {
     let first = record(now, HOUR, "tea");
-    create(&store, &first).await;
+    create(store, &first).await;
     let mut data = SessionData::new();
     insert(&mut data, "another", "milk");
     let second =
         SessionRecord { data: Arc::new(data), expire_date: later(now, HOUR * 2), ..first.clone() };
-    save(&store, &second).await;
-    assert_same(load(&store, &first.session_key, now).await, &second);
+    save(store, &second).await;
+    assert_same(load(store, &first.session_key, now).await, &second);
 }
 
 /// A session that is there is saved, also if that changes nothing.
@@ -322,13 +328,13 @@ pub async fn save_replaces_data_and_expire_date(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn saving_the_same_twice_is_no_error(store: Store, now: DateTime) {
+pub async fn saving_the_same_twice_is_no_error(store: &dyn SessionStore, now: DateTime) {
     let record = record(now, HOUR, "tea");
-    create(&store, &record).await;
+    create(store, &record).await;
     for _ in 0..3 {
-        save(&store, &record).await;
+        save(store, &record).await;
     }
-    assert_same(load(&store, &record.session_key, now).await, &record);
+    assert_same(load(store, &record.session_key, now).await, &record);
 }
 
 /// A session that is expired but not cleared can be saved with a later expire date.
@@ -336,12 +342,12 @@ pub async fn saving_the_same_twice_is_no_error(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_revives_an_expired_row(store: Store, now: DateTime) {
+pub async fn save_revives_an_expired_row(store: &dyn SessionStore, now: DateTime) {
     let expired = record(now, -HOUR, "tea");
-    create(&store, &expired).await;
+    create(store, &expired).await;
     let revived = SessionRecord { expire_date: later(now, HOUR), ..expired };
-    save(&store, &revived).await;
-    assert_same(load(&store, &revived.session_key, now).await, &revived);
+    save(store, &revived).await;
+    assert_same(load(store, &revived.session_key, now).await, &revived);
 }
 
 /// Saving what is not there is an error that says so, and adds nothing.
@@ -349,15 +355,15 @@ pub async fn save_revives_an_expired_row(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_never_resurrects(store: Store, now: DateTime) {
+pub async fn save_never_resurrects(store: &dyn SessionStore, now: DateTime) {
     let never_there = record(now, HOUR, "tea");
     let deleted = record(now, HOUR, "milk");
-    create(&store, &deleted).await;
-    delete(&store, &deleted.session_key).await;
+    create(store, &deleted).await;
+    delete(store, &deleted.session_key).await;
     for record in [never_there, deleted] {
         let error = store.save(&record).await.expect_err("a missing session is not saved");
         assert!(error.is_update(), "a missing session is StoreError::Update, not {error:?}");
-        assert!(!exists(&store, &record.session_key).await, "nothing is added");
+        assert!(!exists(store, &record.session_key).await, "nothing is added");
     }
 }
 
@@ -366,10 +372,10 @@ pub async fn save_never_resurrects(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn a_save_that_meets_a_delete_leaves_nothing(store: Store, now: DateTime) {
+pub async fn a_save_that_meets_a_delete_leaves_nothing(store: &dyn SessionStore, now: DateTime) {
     for _ in 0..10 {
         let record = record(now, HOUR, "tea");
-        create(&store, &record).await;
+        create(store, &record).await;
         let results =
             join(vec![store.save(&record), store.delete(&record.session_key), store.save(&record)])
                 .await;
@@ -384,7 +390,7 @@ pub async fn a_save_that_meets_a_delete_leaves_nothing(store: Store, now: DateTi
                 }
             }
         }
-        assert!(load(&store, &record.session_key, now).await.is_none(), "the session is gone");
+        assert!(load(store, &record.session_key, now).await.is_none(), "the session is gone");
     }
 }
 
@@ -393,16 +399,16 @@ pub async fn a_save_that_meets_a_delete_leaves_nothing(store: Store, now: DateTi
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn delete_removes_one_session(store: Store, now: DateTime) {
+pub async fn delete_removes_one_session(store: &dyn SessionStore, now: DateTime) {
     let (gone, kept) = (record(now, HOUR, "tea"), record(now, HOUR, "milk"));
-    create(&store, &gone).await;
-    create(&store, &kept).await;
-    delete(&store, &gone.session_key).await;
-    assert!(!exists(&store, &gone.session_key).await, "a deleted session does not exist");
-    assert!(load(&store, &gone.session_key, now).await.is_none(), "nor can it be loaded");
-    assert_same(load(&store, &kept.session_key, now).await, &kept);
+    create(store, &gone).await;
+    create(store, &kept).await;
+    delete(store, &gone.session_key).await;
+    assert!(!exists(store, &gone.session_key).await, "a deleted session does not exist");
+    assert!(load(store, &gone.session_key, now).await.is_none(), "nor can it be loaded");
+    assert_same(load(store, &kept.session_key, now).await, &kept);
     // The key is free again.
-    create(&store, &gone).await;
+    create(store, &gone).await;
 }
 
 /// Deleting what is not there is no error.
@@ -410,12 +416,12 @@ pub async fn delete_removes_one_session(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn delete_of_a_missing_key_is_no_error(store: Store, now: DateTime) {
+pub async fn delete_of_a_missing_key_is_no_error(store: &dyn SessionStore, now: DateTime) {
     let record = record(now, HOUR, "tea");
-    delete(&store, &record.session_key).await;
-    create(&store, &record).await;
-    delete(&store, &record.session_key).await;
-    delete(&store, &record.session_key).await;
+    delete(store, &record.session_key).await;
+    create(store, &record).await;
+    delete(store, &record.session_key).await;
+    delete(store, &record.session_key).await;
 }
 
 /// Sessions with an expire date before the present are cleared and counted; one that expires at this
@@ -425,7 +431,7 @@ pub async fn delete_of_a_missing_key_is_no_error(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn clear_expired_is_strict(store: Store, now: DateTime) {
+pub async fn clear_expired_is_strict(store: &dyn SessionStore, now: DateTime) {
     let expired = [record(now, -HOUR, "a"), record(now, -MICROSECOND, "b")];
     let kept = [
         record(now, SignedDuration::ZERO, "c"),
@@ -433,21 +439,17 @@ pub async fn clear_expired_is_strict(store: Store, now: DateTime) {
         record(now, HOUR, "e"),
     ];
     for record in expired.iter().chain(&kept) {
-        create(&store, record).await;
+        create(store, record).await;
     }
-    let Some(cleared) = clear_expired(&store, now).await else { return };
+    let Some(cleared) = clear_expired(store, now).await else { return };
     assert_eq!(cleared, 2, "the number of cleared sessions");
     for record in &expired {
-        assert!(!exists(&store, &record.session_key).await, "an expired session is cleared");
+        assert!(!exists(store, &record.session_key).await, "an expired session is cleared");
     }
     for record in &kept {
-        assert!(exists(&store, &record.session_key).await, "another is kept");
+        assert!(exists(store, &record.session_key).await, "another is kept");
     }
-    assert_eq!(
-        clear_expired(&store, now).await,
-        Some(0),
-        "a second time there is nothing to clear"
-    );
+    assert_eq!(clear_expired(store, now).await, Some(0), "a second time there is nothing to clear");
 }
 
 /// A client may send any key of eight characters. Whatever it is, it is no session, and no error.
@@ -455,9 +457,9 @@ pub async fn clear_expired_is_strict(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn weird_keys_find_nothing(store: Store, now: DateTime) {
+pub async fn weird_keys_find_nothing(store: &dyn SessionStore, now: DateTime) {
     let there = record(now, HOUR, "tea");
-    create(&store, &there).await;
+    create(store, &there).await;
     let long = "x".repeat(300);
     let longer = format!("{}longer than a row's key", there.session_key.as_str());
     for key in [
@@ -477,14 +479,14 @@ pub async fn weird_keys_find_nothing(store: Store, now: DateTime) {
         &longer,
     ] {
         let key = SessionKey::parse(key).expect("it has eight characters");
-        assert!(!exists(&store, &key).await, "{} does not exist", key.as_str().escape_debug());
-        assert!(load(&store, &key, now).await.is_none(), "{}", key.as_str().escape_debug());
+        assert!(!exists(store, &key).await, "{} does not exist", key.as_str().escape_debug());
+        assert!(load(store, &key, now).await.is_none(), "{}", key.as_str().escape_debug());
         let record = SessionRecord { session_key: key.clone(), ..there.clone() };
         let error = store.save(&record).await.expect_err("a missing session is not saved");
         assert!(error.is_update(), "a missing session is StoreError::Update, not {error:?}");
-        delete(&store, &key).await;
+        delete(store, &key).await;
     }
-    assert_same(load(&store, &there.session_key, now).await, &there);
+    assert_same(load(store, &there.session_key, now).await, &there);
 }
 
 /// A key with characters that mean something in a query or a pattern is a key like any other.
@@ -492,7 +494,7 @@ pub async fn weird_keys_find_nothing(store: Store, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn weird_keys_that_fit_are_kept_apart(store: Store, now: DateTime) {
+pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, now: DateTime) {
     let keys = ["tea'tea\"tea`", "percent%_%_%", "back\\slash\\0", "-- comment --", "dollar$1?1:1"];
     let keys = keys.map(|key| SessionKey::parse(key).expect("it has eight characters"));
     let records = keys.map(|key| SessionRecord {
@@ -501,15 +503,15 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: Store, now: DateTime) {
         ..record(now, HOUR, "")
     });
     for record in &records {
-        create(&store, record).await;
+        create(store, record).await;
     }
     for record in &records {
-        save(&store, record).await;
-        assert_same(load(&store, &record.session_key, now).await, record);
+        save(store, record).await;
+        assert_same(load(store, &record.session_key, now).await, record);
     }
-    delete(&store, &records[1].session_key).await;
-    assert!(load(&store, &records[1].session_key, now).await.is_none(), "it is deleted");
-    assert_same(load(&store, &records[2].session_key, now).await, &records[2]);
+    delete(store, &records[1].session_key).await;
+    assert!(load(store, &records[1].session_key, now).await.is_none(), "it is deleted");
+    assert_same(load(store, &records[2].session_key, now).await, &records[2]);
 }
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -549,27 +551,31 @@ fn whole_second(time: DateTime) -> DateTime {
     time.checked_add(-cut).expect("the present is not the end of time")
 }
 
-async fn create(store: &Store, record: &SessionRecord) {
+async fn create(store: &dyn SessionStore, record: &SessionRecord) {
     store.create(record).await.expect("a new session is created");
 }
 
-async fn save(store: &Store, record: &SessionRecord) {
+async fn save(store: &dyn SessionStore, record: &SessionRecord) {
     store.save(record).await.expect("a session that is there is saved");
 }
 
-async fn load(store: &Store, session_key: &SessionKey, now: DateTime) -> Option<SessionRecord> {
+async fn load(
+    store: &dyn SessionStore,
+    session_key: &SessionKey,
+    now: DateTime,
+) -> Option<SessionRecord> {
     store.load(session_key, now).await.expect("loading is no error")
 }
 
-async fn exists(store: &Store, session_key: &SessionKey) -> bool {
+async fn exists(store: &dyn SessionStore, session_key: &SessionKey) -> bool {
     store.exists(session_key).await.expect("asking is no error")
 }
 
-async fn delete(store: &Store, session_key: &SessionKey) {
+async fn delete(store: &dyn SessionStore, session_key: &SessionKey) {
     store.delete(session_key).await.expect("deleting is no error");
 }
 
-async fn clear_expired(store: &Store, now: DateTime) -> Option<u64> {
+async fn clear_expired(store: &dyn SessionStore, now: DateTime) -> Option<u64> {
     match store.clear_expired(now).await {
         Ok(cleared) => Some(cleared),
         Err(StoreError::Unsupported { .. }) => None,

@@ -4,4 +4,5 @@ mod codec;
 mod layers;
 mod properties;
 mod session;
+mod stores;
 mod vectors;
