@@ -1,0 +1,258 @@
+//! Python objects to JSON text and back, as Django's `JSONSerializer` does it.
+//!
+//! Only the plain case is done here: exact builtin types with text keys on the way out, pure ASCII on
+//! the way in, at most 200 levels. Anything else (a subclass, an integer key, a large integer, a lone
+//! surrogate, any error) goes to Python's own `json`, so that values and exceptions are Python's.
+//! `tests/python/test_differential.py` compares both ways with Django.
+
+use std::cell::Cell;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::codec::json::{self, Literal, Number, Scanner, Token};
+
+/// Levels that are walked here. Python's own limit lies far above, and knows about the stack.
+const MAX_DEPTH: usize = 200;
+
+/// The bytes of `json.dumps(value, separators=(",", ":"))`.
+///
+/// # Errors
+///
+/// What `json.dumps` raises: `TypeError`, `ValueError`, `RecursionError`.
+pub(super) fn to_json(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let mut out = String::with_capacity(256);
+    match push_value(&mut out, value, 0) {
+        Some(()) => Ok(out),
+        None => dumps(value),
+    }
+}
+
+/// Appends one value, or gives up at the first surprise. Runs no Python code.
+fn push_value(out: &mut String, value: &Bound<'_, PyAny>, depth: usize) -> Option<()> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        json::push_string(out, text.to_str().ok()?);
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        push_dict(out, dict, depth)?;
+    } else if let Ok(number) = value.cast_exact::<PyInt>() {
+        out.push_str(itoa::Buffer::new().format(number.extract::<i64>().ok()?));
+    } else if let Ok(truth) = value.cast_exact::<PyBool>() {
+        out.push_str(if truth.is_true() { "true" } else { "false" });
+    } else if value.is_none() {
+        out.push_str("null");
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        push_items(out, list.iter(), depth)?;
+    } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+        json::push_f64(out, number.value());
+    } else {
+        push_items(out, value.cast_exact::<PyTuple>().ok()?.iter(), depth)?;
+    }
+    Some(())
+}
+
+fn push_dict(out: &mut String, dict: &Bound<'_, PyDict>, depth: usize) -> Option<()> {
+    if depth == MAX_DEPTH {
+        return None;
+    }
+    let mut opener = '{';
+    for (key, value) in dict {
+        out.push(opener);
+        opener = ',';
+        json::push_string(out, key.cast_exact::<PyString>().ok()?.to_str().ok()?);
+        out.push(':');
+        push_value(out, &value, depth + 1)?;
+    }
+    out.push_str(if opener == '{' { "{}" } else { "}" });
+    Some(())
+}
+
+fn push_items<'py>(
+    out: &mut String,
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    depth: usize,
+) -> Option<()> {
+    if depth == MAX_DEPTH {
+        return None;
+    }
+    let mut opener = '[';
+    for item in items {
+        out.push(opener);
+        opener = ',';
+        push_value(out, &item, depth + 1)?;
+    }
+    out.push_str(if opener == '[' { "[]" } else { "]" });
+    Some(())
+}
+
+fn dumps(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "separators"), (",", ":"))?;
+    let text = DUMPS.import(py, "json", "dumps")?.call((value,), Some(&options))?;
+    Ok(text.cast::<PyString>()?.to_str()?.to_owned())
+}
+
+/// The value of `json.loads(payload.decode("latin-1"))`.
+///
+/// # Errors
+///
+/// What `json.loads` raises: `ValueError`, `RecursionError`.
+pub(super) fn from_json<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let ascii = std::str::from_utf8(payload).ok().filter(|text| text.is_ascii());
+    match ascii.and_then(|text| Reader::read(py, text)) {
+        Some(value) => Ok(value),
+        None => loads(py, payload),
+    }
+}
+
+fn loads<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let bytes = PyBytes::new(py, payload);
+    let text = bytes.call_method1(intern!(py, "decode"), (intern!(py, "latin-1"),))?;
+    LOADS.import(py, "json", "loads")?.call1((text,))
+}
+
+/// Builds Python objects from the tokens of a text. `None` anywhere means: leave it to Python.
+struct Reader<'a, 'py> {
+    py: Python<'py>,
+    scanner: Scanner<'a>,
+    keys: Box<Keys>,
+    /// Items of the lists that are still open.
+    items: Vec<Bound<'py, PyAny>>,
+}
+
+thread_local! {
+    /// Taken out while in use: building objects can run a finalizer that decodes a session itself.
+    static KEYS: Cell<Option<Box<Keys>>> = const { Cell::new(None) };
+}
+
+impl<'a, 'py> Reader<'a, 'py> {
+    fn read(py: Python<'py>, text: &'a str) -> Option<Bound<'py, PyAny>> {
+        let keys = KEYS.take().unwrap_or_default();
+        let mut reader = Self { py, scanner: Scanner::new(text), keys, items: Vec::new() };
+        let value = reader.value(0);
+        let ended = reader.scanner.end().is_ok();
+        KEYS.set(Some(reader.keys));
+        value.filter(|_| ended)
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
+        Some(match self.scanner.token().ok()? {
+            Token::String => {
+                let literal = self.scanner.string().ok()?;
+                self.text(literal)?.into_any()
+            }
+            Token::Number => match self.scanner.number().ok()? {
+                Number::Integer(digits) => {
+                    let number: i64 = digits.parse().ok()?;
+                    number.into_pyobject(self.py).ok()?.into_any()
+                }
+                number @ Number::Float(_) => PyFloat::new(self.py, number.to_f64()).into_any(),
+            },
+            Token::Object => self.object(depth)?,
+            Token::List => self.list(depth)?,
+            Token::True => PyBool::new(self.py, true).to_owned().into_any(),
+            Token::False => PyBool::new(self.py, false).to_owned().into_any(),
+            Token::Null => self.py.None().into_bound(self.py),
+        })
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
+        let dict = PyDict::new(self.py);
+        if self.scanner.eat(b'}') {
+            return Some(dict.into_any());
+        }
+        if depth == MAX_DEPTH {
+            return None;
+        }
+        loop {
+            let name = self.scanner.member_name().ok()?;
+            let key = match name.escaped {
+                false => self.keys.get(self.py, name.body),
+                true => self.text(name)?,
+            };
+            let value = self.value(depth + 1)?;
+            dict.set_item(key, value).ok()?;
+            if !self.scanner.eat(b',') {
+                break;
+            }
+        }
+        self.scanner.expect(b'}').ok()?;
+        Some(dict.into_any())
+    }
+
+    fn list(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
+        if self.scanner.eat(b']') {
+            return Some(PyList::empty(self.py).into_any());
+        }
+        if depth == MAX_DEPTH {
+            return None;
+        }
+        let start = self.items.len();
+        loop {
+            let item = self.value(depth + 1)?;
+            self.items.push(item);
+            if !self.scanner.eat(b',') {
+                break;
+            }
+        }
+        self.scanner.expect(b']').ok()?;
+        Some(PyList::new(self.py, self.items.drain(start..)).ok()?.into_any())
+    }
+
+    fn text(&self, literal: Literal<'a>) -> Option<Bound<'py, PyString>> {
+        if !literal.escaped {
+            return Some(PyString::new(self.py, literal.body));
+        }
+        Some(PyString::new(self.py, &literal.to_str()?))
+    }
+}
+
+/// Dict keys seen lately. Sessions repeat few of them (`_auth_user_id`, the fields of a cart), and a
+/// known key saves making the text and hashing it. Holds names only, each slot at most one.
+struct Keys([Option<(KeyText, Py<PyString>)>; Keys::SLOTS]);
+
+/// The text of a short key and its length.
+type KeyText = ([u8; Keys::LONGEST], u8);
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self([const { None }; Self::SLOTS])
+    }
+}
+
+impl Keys {
+    const SLOTS: usize = 256;
+    const LONGEST: usize = 24;
+
+    /// The Python text for an ASCII key.
+    fn get<'py>(&mut self, py: Python<'py>, text: &str) -> Bound<'py, PyString> {
+        let bytes = text.as_bytes();
+        let mut padded = [0; Self::LONGEST];
+        let Some(start) = padded.get_mut(..bytes.len()) else { return PyString::new(py, text) };
+        start.copy_from_slice(bytes);
+        #[expect(clippy::cast_possible_truncation, reason = "at most LONGEST")]
+        let wanted = (padded, bytes.len() as u8);
+        let slot = &mut self.0[Self::slot(&wanted)];
+        if let Some((found, key)) = slot
+            && *found == wanted
+        {
+            return key.bind(py).clone();
+        }
+        let key = PyString::new(py, text);
+        *slot = Some((wanted, key.clone().unbind()));
+        key
+    }
+
+    /// Collisions only cost speed, so any mixing will do.
+    fn slot((text, length): &KeyText) -> usize {
+        let mixed = text.chunks_exact(8).fold(u64::from(*length), |mixed, chunk| {
+            let word = u64::from_le_bytes(std::array::from_fn(|index| chunk[index]));
+            (mixed.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        (mixed >> 56) as usize
+    }
+}
