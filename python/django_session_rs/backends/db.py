@@ -18,12 +18,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from datetime import datetime
+from datetime import datetime, timezone as datetime_timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
+from django.conf import Settings, settings
 from django.contrib.sessions.backends.base import (
     VALID_KEY_CHARS,
     CreateError,
@@ -58,6 +58,8 @@ OBJECT_NOT_UPDATED: tuple[type[Exception], ...] = tuple(
     filter(None, [getattr(exceptions, "ObjectNotUpdated", None)])
 )
 
+UTC = datetime_timezone.utc
+
 # Databases whose SQL is known here.
 VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 
@@ -78,6 +80,9 @@ class SessionStore(DjangoSessionStore):
     exist.
     """
 
+    #: The largest payload in bytes that is inflated; Django has no limit.
+    max_size: int = 64 << 20
+
     # What this class has replaced of Django's hooks, worked out once.
     _builds_instance: ClassVar[bool] = False
     _stock: ClassVar[bool] = True
@@ -87,6 +92,11 @@ class SessionStore(DjangoSessionStore):
         cls._builds_instance = _overrides(cls, ("create_model_instance",))
         cls._stock = not _overrides(cls, HOOKS)
 
+    @classmethod
+    def get_model_class(cls) -> type[AbstractBaseSession]:
+        """Return the model that holds the sessions."""
+        return _stock_model()
+
     # The text of a session.
 
     def encode(self, session_dict: Any) -> str:
@@ -95,7 +105,7 @@ class SessionStore(DjangoSessionStore):
         Raises what the serializer raises for a value it cannot write, and ``ImproperlyConfigured``
         for an unknown ``SESSION_COMPRESSION``.
         """
-        codec = _codec(self.key_salt, getattr(settings, "SESSION_COMPRESSION", "fast"))
+        codec = _codec(self.key_salt, self.max_size, _compression())
         # Looked up on the module, where tests freeze it.
         now = time.time()
         if self.serializer is JSONSerializer:
@@ -108,7 +118,7 @@ class SessionStore(DjangoSessionStore):
         A wrong signature is logged as Django logs it; bad content under a right signature is not.
         """
         try:
-            codec = _codec(self.key_salt, "fast")
+            codec = _codec(self.key_salt, self.max_size, "fast")
             if self.serializer is JSONSerializer:
                 return codec.decode_any(session_data)
             return self.serializer().loads(codec.decode_bytes(session_data))
@@ -335,6 +345,14 @@ HOOKS = (
 ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
 
 
+@lru_cache(maxsize=1)
+def _stock_model() -> type[AbstractBaseSession]:
+    # Imported late, as Django does: the app registry must be ready, the app need not be installed.
+    from django.contrib.sessions.models import Session  # noqa: PLC0415
+
+    return Session
+
+
 def new_session_key() -> str:
     """Return 32 random characters of ``a-z0-9``, each drawn evenly from a secure source."""
     key = b""
@@ -360,10 +378,19 @@ _codecs: dict[tuple[Any, ...], SessionCodec] = {}
 _CODECS_KEPT = 64
 
 
-def _codec(salt: str, compression: str) -> SessionCodec:
-    # The settings are read each time: `override_settings` and rotated keys count at once. A key
-    # and its UTF-8 bytes sign alike, so it does not matter that both kinds may stand here.
-    wanted = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, compression)
+def _compression() -> str:
+    wrapped = settings._wrapped
+    if type(wrapped) is Settings:
+        # Asking for a setting that is not there costs Django an exception each time.
+        value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
+    else:
+        value = getattr(settings, "SESSION_COMPRESSION", "fast")
+    return value  # type: ignore[no-any-return]
+
+
+def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
+    # The settings are read each time: `override_settings` and rotated keys count at once.
+    wanted = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
     codec = _codecs.get(wanted)
     if codec is None:
         if compression not in {"fast", "small"}:
@@ -375,6 +402,7 @@ def _codec(salt: str, compression: str) -> SessionCodec:
             fallbacks=settings.SECRET_KEY_FALLBACKS,
             salt=salt,
             compression=compression,
+            max_size=max_size,
         )
         _codecs[wanted] = codec
     return codec
@@ -498,6 +526,12 @@ class Plan:
 
     def expire_date(self, value: datetime, connection: BaseDatabaseWrapper) -> Any:
         """A point in time as a parameter, in the form in which Django stores it."""
+        if value.tzinfo is UTC and type(self._expire_field) is models.DateTimeField:
+            # What the field and the backend arrive at for such a value, in fewer steps.
+            if connection.vendor == "postgresql":
+                return value.isoformat()
+            if connection.timezone is UTC:
+                return str(value.replace(tzinfo=None))
         parameter = self._expire_field.get_db_prep_save(value, connection)
         # Text is several times cheaper for psycopg to bind, and PostgreSQL reads the same from it.
         if type(parameter) is datetime and connection.vendor == "postgresql":
