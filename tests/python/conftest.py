@@ -101,12 +101,6 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(f"{variable} is not set: nothing ran on that database.")
 
 
-def maintenance(alias):
-    from django.db import connections
-
-    return connections.create_connection(alias)
-
-
 @contextlib.contextmanager
 def existing_database(alias: str):
     """A database of this run's own on a server; nothing else there is touched."""
@@ -146,10 +140,16 @@ def databases():
         connections.close_all()
 
 
+def empty_tables() -> None:
+    from django.apps import apps
+
+    for model in apps.get_models():
+        model._base_manager.all().delete()
+
+
 @pytest.fixture(params=["default", *SERVERS])
 def database(request, databases):
     """One database after the other in the place of the default one, empty."""
-    from django.contrib.sessions.models import Session
     from django.db import connections
 
     alias = request.param
@@ -158,7 +158,7 @@ def database(request, databases):
     own = connections["default"]
     connections["default"] = connections[alias]
     try:
-        Session.objects.all().delete()
+        empty_tables()
         yield connections["default"]
     finally:
         connections["default"] = own
@@ -167,10 +167,9 @@ def database(request, databases):
 @pytest.fixture
 def sqlite_database(databases):
     """Only SQLite, empty."""
-    from django.contrib.sessions.models import Session
     from django.db import connections
 
-    Session.objects.all().delete()
+    empty_tables()
     return connections["default"]
 
 

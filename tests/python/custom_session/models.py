@@ -24,12 +24,12 @@ class RenamedSession(AbstractBaseSession):
     """Other names in the database."""
 
     session_key = models.CharField("key", max_length=40, primary_key=True, db_column="Key Of It")
-    session_data = models.TextField(db_column="da%ta")
+    session_data = models.TextField(db_column="da ta")
     expire_date = models.DateTimeField(db_index=True, db_column="until")
 
     class Meta:
         app_label = "custom_session"
-        db_table = 'odd "table" %s'
+        db_table = "odd table"
 
     objects = BaseSessionManager()
 
