@@ -57,18 +57,22 @@ fn compress(payload: &[u8], compression: Compression) -> Option<Vec<u8>> {
         return None;
     }
     let general = match compression {
-        Compression::Small => &SMALL,
-        Compression::Fast => match deflate::compress(payload) {
+        // The general encoder does not even try below some 30 bytes.
+        Compression::Small if payload.len() >= 64 => &SMALL,
+        _ => match deflate::compress(payload) {
             Verdict::Compressed(stream) => return Some(stream),
             Verdict::Plain => return None,
             Verdict::Declined => &FAST,
         },
     };
-    // A stream that does not fit here is not worth keeping: Django's rule is `< len - 1`.
-    let mut stream = vec![0; payload.len() - 2];
-    let length = general.with_borrow_mut(|one| one.zlib_compress(payload, &mut stream)).ok()?;
-    stream.truncate(length);
-    Some(stream)
+    general.with_borrow_mut(|compressor| {
+        // The encoder wants more room than it uses.
+        let mut stream = vec![0; compressor.zlib_compress_bound(payload.len())];
+        let length = compressor.zlib_compress(payload, &mut stream).ok()?;
+        stream.truncate(length);
+        // Django's rule.
+        (length + 1 < payload.len()).then_some(stream)
+    })
 }
 
 fn push_base64(out: &mut String, bytes: &[u8]) {

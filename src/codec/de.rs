@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _,
-    IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess,
+    SeqAccess, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -81,7 +81,9 @@ impl<'de> Reader<'de> {
         read: impl FnOnce(&mut Self) -> Result<T, ValueError>,
     ) -> Result<T, ValueError> {
         if self.depth == MAX_DEPTH_TYPED {
-            return Err(ValueError("the value nests too deep for a type; read its text".to_owned()));
+            return Err(ValueError(
+                "the value nests too deep for a type; read its text".to_owned(),
+            ));
         }
         self.depth += 1;
         let value = read(self)?;
@@ -241,7 +243,10 @@ impl<'de> MapAccess<'de> for Items<'_, 'de> {
         seed.deserialize(MemberName(name)).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ValueError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, ValueError> {
         seed.deserialize(&mut *self.reader)
     }
 }
@@ -333,7 +338,10 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
         de::Deserialize::deserialize(self.reader)
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ValueError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(
+        self,
+        seed: T,
+    ) -> Result<T::Value, ValueError> {
         seed.deserialize(self.reader)
     }
 

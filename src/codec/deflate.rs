@@ -8,12 +8,12 @@
 //! encoder. Django reads any zlib stream.
 
 /// The longest input that is taken on.
-pub(crate) const MAX_INPUT: usize = 4096;
+pub(crate) const MAX_INPUT: usize = 1024;
 
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 const HASH_BITS: u32 = 10;
-const MAX_CHAIN: usize = 12;
+const MAX_CHAIN: usize = 8;
 /// Matches from here on are taken at once, without a look at the next position.
 const GOOD_MATCH: usize = 32;
 
@@ -22,13 +22,10 @@ const LENGTH_BASE: [u16; 29] = [
     3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131,
     163, 195, 227, 258,
 ];
-const LENGTH_BITS: [u8; 29] = [
-    0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
-];
-const DISTANCE_BASE: [u16; 24] = [
-    1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537,
-    2049, 3073,
-];
+const LENGTH_BITS: [u8; 29] =
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
+const DISTANCE_BASE: [u16; 20] =
+    [1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769];
 
 /// A literal, or a match of at least three bytes.
 #[derive(Clone, Copy)]
@@ -75,7 +72,13 @@ fn stored_length(bytes: usize) -> usize {
 struct Parse {
     steps: Vec<Step>,
     symbols: [u16; 288],
-    distances: [u16; 24],
+    distances: [u16; 20],
+    /// All literals, or-ed.
+    any_byte: u8,
+    /// Bits of all steps in the fixed codes.
+    fixed: usize,
+    /// Those among them that no code saves: the extra bits of lengths and distances.
+    extra: usize,
 }
 
 impl Parse {
@@ -83,72 +86,78 @@ impl Parse {
         let mut parse = Self {
             steps: Vec::with_capacity(input.len()),
             symbols: [0; 288],
-            distances: [0; 24],
+            distances: [0; 20],
+            any_byte: 0,
+            fixed: 0,
+            extra: 0,
         };
         let mut finder = Finder::new(input);
         let mut at = 0;
-        let mut pending = None;
-        while at < input.len() {
-            let (length, distance) = pending.take().unwrap_or_else(|| finder.longest(at));
-            finder.insert(at);
+        let mut ahead = (at < input.len()).then(|| finder.visit(at));
+        while let Some((length, distance)) = ahead {
             if length < MIN_MATCH {
                 parse.literal(input[at]);
                 at += 1;
+                ahead = (at < input.len()).then(|| finder.visit(at));
                 continue;
             }
-            if length < GOOD_MATCH && at + 1 < input.len() {
-                let next = finder.longest(at + 1);
+            let mut visited = at + 1;
+            if length < GOOD_MATCH && visited < input.len() {
+                let next = finder.visit(visited);
+                visited += 1;
                 if next.0 > length {
                     parse.literal(input[at]);
                     at += 1;
-                    pending = Some(next);
+                    ahead = Some(next);
                     continue;
                 }
             }
             parse.repeat(length, distance);
-            for covered in at + 1..at + length {
+            at += length;
+            for covered in visited..at {
                 finder.insert(covered);
             }
-            at += length;
+            ahead = (at < input.len()).then(|| finder.visit(at));
         }
         parse.symbols[END_OF_BLOCK] = 1;
         parse
     }
 
+    #[inline]
     fn literal(&mut self, byte: u8) {
         self.symbols[usize::from(byte)] += 1;
+        self.any_byte |= byte;
+        self.fixed += 8 + usize::from(byte >= 144);
         self.steps.push(Step::Literal(byte));
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "both are at most MAX_INPUT")]
     fn repeat(&mut self, length: usize, distance: usize) {
         let (length, distance) = (length as u16, distance as u16);
-        self.symbols[257 + length_code(length)] += 1;
-        self.distances[distance_code(distance)] += 1;
+        let (length_code, distance_code) = (length_code(length), distance_code(distance));
+        self.symbols[257 + length_code] += 1;
+        self.distances[distance_code] += 1;
+        let extra = usize::from(LENGTH_BITS[length_code]) + distance_bits(distance_code);
+        self.extra += extra;
+        self.fixed += usize::from(FIXED[257 + length_code].1) + 5 + extra;
         self.steps.push(Step::Match { length, distance });
     }
 
-    /// Bits that do not depend on the code: the extra bits of lengths and distances.
-    fn extra_bits(&self) -> usize {
-        let lengths = self.symbols[257..].iter().zip(LENGTH_BITS);
-        let lengths = lengths.map(|(&count, bits)| usize::from(count) * usize::from(bits));
-        let distances = self.distances.iter().enumerate();
-        let distances = distances.map(|(code, &count)| usize::from(count) * distance_bits(code));
-        lengths.sum::<usize>() + distances.sum::<usize>()
-    }
-
+    /// The block in fixed codes: its head, the steps, the end.
     fn fixed_bits(&self) -> usize {
-        let symbols = self.symbols.iter().enumerate();
-        let symbols = symbols.map(|(symbol, &count)| usize::from(count) * fixed_code(symbol).1);
-        let matches: usize = self.distances.iter().map(|&count| usize::from(count)).sum();
-        3 + symbols.sum::<usize>() + 5 * matches + self.extra_bits()
+        3 + self.fixed + 7
     }
 
     /// The least that codes fitted to the frequencies could need, their description included.
     fn fitted_bits(&self) -> usize {
-        let (symbols, described) = entropy(&self.symbols);
-        let (distances, also_described) = entropy(&self.distances);
-        60 + 3 * (described + also_described) + symbols + distances + self.extra_bits()
+        // JSON is ASCII, and then the literals beyond it need no look.
+        let literals = if self.any_byte < 128 { 0..128 } else { 0..END_OF_BLOCK };
+        let symbols = Entropy::default()
+            .add(&self.symbols[literals])
+            .add(&self.symbols[END_OF_BLOCK..END_OF_BLOCK + 30]);
+        let distances = Entropy::default().add(&self.distances);
+        let described = symbols.used + distances.used;
+        60 + 3 * described + symbols.bits() + distances.bits() + self.extra
     }
 
     fn write(&self, input: &[u8], capacity: usize) -> Vec<u8> {
@@ -167,11 +176,11 @@ impl Parse {
                     out.push(u64::from(symbol), u32::from(bits));
                     out.push(u64::from(length - LENGTH_BASE[code]), LENGTH_BITS[code].into());
                     let code = distance_code(distance);
-                    #[expect(clippy::cast_possible_truncation, reason = "24 codes")]
+                    #[expect(clippy::cast_possible_truncation, reason = "20 codes")]
                     let reversed = (code as u8).reverse_bits() >> 3;
                     out.push(u64::from(reversed), 5);
                     let extra = u64::from(distance - DISTANCE_BASE[code]);
-                    #[expect(clippy::cast_possible_truncation, reason = "at most 10")]
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 8")]
                     out.push(extra, distance_bits(code) as u32);
                 }
             }
@@ -196,35 +205,32 @@ impl<'a> Finder<'a> {
         Self { input, newest: [0; 1 << HASH_BITS], older: vec![0; input.len()] }
     }
 
+    /// Notes the run at this position and returns the newest one like it, plus one.
     #[inline]
-    fn hash(&self, at: usize) -> Option<usize> {
-        let run = self.input.get(at..at + MIN_MATCH)?;
-        let run = u32::from_le_bytes([run[0], run[1], run[2], 0]);
-        Some((run.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize)
+    fn insert(&mut self, at: usize) -> u16 {
+        let Some(&[a, b, c]) = self.input[at..].first_chunk() else { return 0 };
+        let run = u32::from_le_bytes([a, b, c, 0]);
+        let hash = (run.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize;
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_INPUT")]
+        let newest = std::mem::replace(&mut self.newest[hash], at as u16 + 1);
+        self.older[at] = newest;
+        newest
     }
 
+    /// Notes the run at this position and returns the longest match for it, as length and distance.
     #[inline]
-    fn insert(&mut self, at: usize) {
-        if let Some(hash) = self.hash(at) {
-            self.older[at] = self.newest[hash];
-            #[expect(clippy::cast_possible_truncation, reason = "at most MAX_INPUT")]
-            let position = at as u16 + 1;
-            self.newest[hash] = position;
+    fn visit(&mut self, at: usize) -> (usize, usize) {
+        let mut candidate = self.insert(at);
+        if candidate == 0 {
+            return (0, 0);
         }
-    }
-
-    /// The longest match for `at` among the runs inserted so far, as length and distance.
-    #[inline]
-    fn longest(&self, at: usize) -> (usize, usize) {
-        let Some(hash) = self.hash(at) else { return (0, 0) };
-        let mut candidate = self.newest[hash];
         let ahead = &self.input[at..self.input.len().min(at + MAX_MATCH)];
         let (mut length, mut distance) = (MIN_MATCH - 1, 0);
         for _ in 0..MAX_CHAIN {
             let Some(from) = usize::from(candidate).checked_sub(1) else { break };
             let behind = &self.input[from..];
             if behind[length] == ahead[length] {
-                let common = ahead.iter().zip(behind).take_while(|(a, b)| a == b).count();
+                let common = common_prefix(ahead, behind);
                 if common > length {
                     (length, distance) = (common, at - from);
                     if common == ahead.len() {
@@ -236,6 +242,22 @@ impl<'a> Finder<'a> {
         }
         if distance == 0 { (0, 0) } else { (length, distance) }
     }
+}
+
+/// The number of leading bytes that are equal; `behind` is the longer one.
+#[inline]
+fn common_prefix(ahead: &[u8], behind: &[u8]) -> usize {
+    let mut common = 0;
+    for (a, b) in ahead.chunks_exact(8).zip(behind.chunks_exact(8)) {
+        let word = |bytes: &[u8]| u64::from_le_bytes(std::array::from_fn(|index| bytes[index]));
+        let difference = word(a) ^ word(b);
+        if difference != 0 {
+            return common + (difference.trailing_zeros() / 8) as usize;
+        }
+        common += 8;
+    }
+    let rest = ahead[common..].iter().zip(&behind[common..]);
+    common + rest.take_while(|(a, b)| a == b).count()
 }
 
 /// Least significant bit first, as deflate wants it.
@@ -273,18 +295,34 @@ impl Bits {
     }
 }
 
-/// Entropy of the counts in bits, rounded down, and how many of them are not zero.
-fn entropy(counts: &[u16]) -> (usize, usize) {
-    let (mut total, mut used, mut weighted) = (0_u32, 0, 0_u64);
-    for &count in counts {
-        if count > 0 {
-            total += u32::from(count);
-            used += 1;
-            weighted += u64::from(count) * u64::from(log2(u32::from(count)));
+/// The entropy of counted symbols.
+#[derive(Default)]
+struct Entropy {
+    total: u32,
+    /// Symbols that occur.
+    used: usize,
+    /// Sum of count times its logarithm, in 1/256.
+    weighted: u32,
+}
+
+impl Entropy {
+    #[inline]
+    fn add(mut self, counts: &[u16]) -> Self {
+        for &count in counts {
+            let count = u32::from(count);
+            // Without a branch: which symbols occur is beyond any prediction.
+            self.total += count;
+            self.used += usize::from(count > 0);
+            self.weighted += count * log2(count | u32::from(count == 0));
         }
+        self
     }
-    let bits = (u64::from(total) * u64::from(log2(total.max(1)))).saturating_sub(weighted);
-    (usize::try_from(bits >> 8).unwrap_or(usize::MAX), used)
+
+    /// The bits that the best code for these frequencies would take, give or take a few.
+    fn bits(&self) -> usize {
+        let total = self.total.max(1);
+        ((total * log2(total)).saturating_sub(self.weighted) >> 8) as usize
+    }
 }
 
 /// Logarithm to base two in 1/256, by the line between powers of two; it errs by less than 0.09.
@@ -373,7 +411,7 @@ mod tests {
             assert!(extra < 1 << LENGTH_BITS[code] || length == 258, "{length}");
         }
         assert_eq!(length_code(258), 28);
-        for distance in 1..=4096 {
+        for distance in 1..1024 {
             let code = distance_code(distance);
             assert!(distance - DISTANCE_BASE[code] < 1 << distance_bits(code), "{distance}");
         }
@@ -389,7 +427,7 @@ mod tests {
         let mut compressed = 0;
         for round in 0..4000 {
             let alphabet = 1 + random(90);
-            let length = random(if round % 10 == 0 { 4096 } else { 400 }) as usize;
+            let length = random(if round % 10 == 0 { 1024 } else { 400 }) as usize;
             let mut input = Vec::new();
             while input.len() < length {
                 if random(4) == 0 && !input.is_empty() {

@@ -14,6 +14,9 @@ mod ser;
 mod signer;
 mod value;
 
+pub(crate) use de::from_json as value_from_json;
+pub(crate) use ser::to_json as value_to_json;
+
 pub use armor::Compression;
 pub use error::{DecodeError, EmptySecretKey, EncodeError, Part};
 pub use json::{JsonError, JsonErrorKind, MAX_DEPTH, MAX_DEPTH_WRITTEN, MAX_INTEGER_DIGITS};

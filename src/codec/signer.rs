@@ -278,7 +278,8 @@ impl SignatureText {
 }
 
 fn signature(key: &Hmac<Sha256>, value: &str) -> SignatureText {
-    let digest: [u8; 32] = key.clone().chain_update(value.as_bytes()).finalize().into_bytes().into();
+    let digest: [u8; 32] =
+        key.clone().chain_update(value.as_bytes()).finalize().into_bytes().into();
     let mut text = [0; 43];
     let out = base64_simd::Out::from_slice(&mut text);
     let _ = base64_simd::URL_SAFE_NO_PAD.encode(&digest, out);

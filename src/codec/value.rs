@@ -132,7 +132,7 @@ impl SessionData {
         value: &T,
     ) -> Result<(), EncodeError> {
         let raw = ser::to_json(value)?;
-        self.insert_owned(name, raw);
+        self.insert_json(name, raw);
         Ok(())
     }
 
@@ -146,12 +146,13 @@ impl SessionData {
         let mut scanner = Scanner::new(&json);
         let raw = scanner.raw_value()?;
         scanner.end()?;
-        self.insert_owned(name, raw.to_owned());
+        self.insert_json(name, raw.to_owned());
         Ok(())
     }
 
-    fn insert_owned(&mut self, name: &str, raw: String) {
-        self.entries.insert(escape(name).into(), Raw::Owned(raw.into_boxed_str()));
+    /// Sets a value whose text is known to be what Python writes.
+    pub(crate) fn insert_json(&mut self, name: &str, json: String) {
+        self.entries.insert(escape(name).into(), Raw::Owned(json.into_boxed_str()));
     }
 
     /// Removes an entry and tells whether it was there.
@@ -281,7 +282,11 @@ fn ascii(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 64);
     for char in text.chars() {
-        if char.is_ascii() { out.push(char) } else { json::push_escaped(&mut out, char.encode_utf8(&mut [0; 4])) }
+        if char.is_ascii() {
+            out.push(char)
+        } else {
+            json::push_escaped(&mut out, char.encode_utf8(&mut [0; 4]))
+        }
     }
     Cow::Owned(out)
 }

@@ -1,1 +1,7 @@
-#[test] fn t(){}
+//! Everything that is tested through the public API, in one binary.
+
+mod codec;
+mod layers;
+mod properties;
+mod session;
+mod vectors;

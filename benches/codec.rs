@@ -1,0 +1,66 @@
+//! The codec on sessions of real sizes, plain and as Django compresses them.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use django_session::codec::Compression;
+use django_session::{SecretKey, SessionCodec, SessionData};
+
+/// A login alone, a cart of 14 positions, a page of 340.
+fn sessions() -> [(&'static str, SessionData); 3] {
+    let mut login = SessionData::new();
+    let hash = "1ac81677f15a2b3f9b352ea8bc9dbe02110d2805919aa217df55b4ddabdad772";
+    for (name, value) in [
+        ("_auth_user_id", "42"),
+        ("_auth_user_backend", "django.contrib.auth.backends.ModelBackend"),
+        ("_auth_user_hash", hash),
+    ] {
+        login.insert(name, value).expect("text is JSON");
+    }
+    let with_cart = |positions: u32| {
+        let mut data = login.clone();
+        let cart: Vec<_> = (0..positions)
+            .map(|index| {
+                serde_json::json!({
+                    "sku": format!("SKU-{:05}", index * 7919 % 99_991),
+                    "title": if index % 3 == 0 { "Café crème" } else { "Plain mug, blue" },
+                    "quantity": index % 5 + 1,
+                    "price": f64::from(index * 137 % 9000) / 100.0,
+                    "gift": index % 4 == 0,
+                })
+            })
+            .collect();
+        data.insert("cart", &cart).expect("plain values are JSON");
+        data
+    };
+    let (cart, page) = (with_cart(14), with_cart(450));
+    [("login", login), ("cart", cart), ("page", page)]
+}
+
+fn codec(criterion: &mut Criterion) {
+    let codec = SessionCodec::new(&SecretKey::new("a secret of the bench").expect("not empty"));
+    let small = codec.clone().with_compression(Compression::Small);
+    for (name, data) in sessions() {
+        let json = data.to_json();
+        let mut group = criterion.benchmark_group(format!("{name}_{}_bytes", json.len()));
+        group.throughput(Throughput::Bytes(json.len() as u64));
+        group.bench_function("encode", |bencher| {
+            bencher.iter(|| codec.encode(black_box(&data), 1_700_000_000));
+        });
+        group.bench_function("encode_small", |bencher| {
+            bencher.iter(|| small.encode(black_box(&data), 1_700_000_000));
+        });
+        for (way, text) in [
+            ("decode", codec.encode(&data, 1_700_000_000)),
+            ("decode_small", small.encode(&data, 1_700_000_000)),
+        ] {
+            group.bench_function(way, |bencher| {
+                bencher.iter(|| codec.decode(black_box(&text)).expect("just signed"));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);

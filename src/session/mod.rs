@@ -1,0 +1,502 @@
+//! The session object: Django's `SessionBase`, step for step.
+//!
+//! Decisions are pure (`SessionState`, [`Expiry`]); [`Session`] adds the store, the clock and a
+//! lock. It is what `django.contrib.sessions.backends.base` is in Django 6.1, with the async names of
+//! 5.1 stripped of their `a`. Different: values are typed, an error of the store is never "no
+//! session", and a new key is drawn without asking first whether it is taken, because
+//! [`SessionStore::create`] tells.
+
+mod datetime;
+mod error;
+mod expiry;
+mod interface;
+mod key;
+mod settings;
+mod state;
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use self::datetime::DateTime;
+pub use self::error::{SessionError, StoreError};
+use self::expiry::Stored;
+pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
+pub use self::interface::{SessionRecord, SessionStore};
+pub use self::key::SessionKey;
+pub use self::settings::{SameSite, SessionSettings, SettingsError};
+use self::state::SessionState;
+use crate::codec::{self, SessionData};
+
+/// How often a new key is drawn before the store is taken for broken; Django's number for caches.
+const MAX_CREATE_TRIES: usize = 10_000;
+const TEST_COOKIE_NAME: &str = "testcookie";
+const TEST_COOKIE_VALUE: &str = "worked";
+
+/// Tells the time. The system does by default; tests bring their own.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The present.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A session, loaded when it is first looked at and saved when asked.
+///
+/// Clones are handles to the same session. The methods are Django's; a change is kept in memory until
+/// [`Session::save`], which the web layer calls at the end of a request.
+///
+/// # Example
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use django_session::{SecretKey, Session, SessionCodec, SessionSettings, store::MemoryStore};
+///
+/// let store = Arc::new(MemoryStore::new(SessionCodec::new(&SecretKey::new("secret")?)));
+/// let settings = Arc::new(SessionSettings::default());
+///
+/// let session = Session::new(store.clone(), settings.clone(), None);
+/// session.insert("cart", &["tea", "milk"]).await?;
+/// session.save().await?;
+///
+/// let later = Session::new(store, settings, session.session_key().await);
+/// assert_eq!(later.get::<Vec<String>>("cart").await?.unwrap(), ["tea", "milk"]);
+/// assert!(later.accessed().await && !later.modified().await);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn SessionStore>,
+    settings: Arc<SessionSettings>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<SessionState>,
+}
+
+impl Session {
+    /// The session with this key, or a new one. Nothing is loaded yet.
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        settings: Arc<SessionSettings>,
+        session_key: Option<SessionKey>,
+    ) -> Self {
+        Self::with_clock(store, settings, session_key, Arc::new(SystemClock))
+    }
+
+    /// As [`Session::new`], with another clock.
+    pub fn with_clock(
+        store: Arc<dyn SessionStore>,
+        settings: Arc<SessionSettings>,
+        session_key: Option<SessionKey>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let state = Mutex::new(SessionState::new(session_key));
+        Self { inner: Arc::new(Inner { store, settings, clock, state }) }
+    }
+
+    /// The settings this session follows.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.inner.settings
+    }
+
+    /// The key; `None` for a session that was never saved or turned out not to exist.
+    pub async fn session_key(&self) -> Option<SessionKey> {
+        self.inner.state.lock().await.session_key.clone()
+    }
+
+    /// Whether the data was looked at. Responses then depend on the cookie.
+    pub async fn accessed(&self) -> bool {
+        self.inner.state.lock().await.accessed
+    }
+
+    /// Whether there is something to save.
+    pub async fn modified(&self) -> bool {
+        self.inner.state.lock().await.modified
+    }
+
+    /// Marks the session as changed, or as not (`session.modified = True`).
+    pub async fn set_modified(&self, modified: bool) {
+        self.inner.state.lock().await.modified = modified;
+    }
+
+    /// Whether there is neither key nor data. A session that was cleared but has a key is not empty.
+    pub async fn is_empty(&self) -> bool {
+        self.inner.state.lock().await.is_empty()
+    }
+
+    /// The value of this name, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Value`] if it is of another type, [`SessionError::Store`] if loading failed.
+    pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SessionError> {
+        Ok(self.accessed_state().await?.data().get(name)?)
+    }
+
+    /// Whether there is a value of this name, `None` included.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    #[doc(alias = "has_key")]
+    pub async fn contains_key(&self, name: &str) -> Result<bool, SessionError> {
+        Ok(self.accessed_state().await?.data().contains_key(name))
+    }
+
+    /// Everything in the session, as it is now (`items()`, `keys()`, `values()`).
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    #[doc(alias = "items")]
+    pub async fn data(&self) -> Result<Arc<SessionData>, SessionError> {
+        Ok(self.accessed_state().await?.data())
+    }
+
+    /// Sets a value (`session[name] = value`).
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Encode`] if the value has no form that Django reads; nothing changes then.
+    pub async fn insert<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        value: &T,
+    ) -> Result<(), SessionError> {
+        let json = codec::value_to_json(value)?;
+        self.accessed_state().await?.change().insert_json(name, json);
+        Ok(())
+    }
+
+    /// Returns the value of this name; sets it first if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::get`] and [`Session::insert`].
+    pub async fn setdefault<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        default: T,
+    ) -> Result<T, SessionError> {
+        let mut state = self.accessed_state().await?;
+        // `None` stored under the name is a value too; the type decides what it makes of it.
+        if let Some(json) = state.data().get_raw(name) {
+            return Ok(codec::value_from_json(json)?);
+        }
+        state.change().insert_json(name, codec::value_to_json(&default)?);
+        Ok(default)
+    }
+
+    /// Sets every entry of `other` (`dict.update`). The session counts as modified even if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    pub async fn update(&self, other: &SessionData) -> Result<(), SessionError> {
+        self.accessed_state().await?.change().update(other);
+        Ok(())
+    }
+
+    /// Removes a value and tells whether it was there (`del session[name]`). Without it the session
+    /// does not count as modified.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    pub async fn remove(&self, name: &str) -> Result<bool, SessionError> {
+        Ok(self.accessed_state().await?.remove(name))
+    }
+
+    /// Removes a value and returns it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::get`]; a value of another type stays where it is.
+    pub async fn pop<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SessionError> {
+        let mut state = self.accessed_state().await?;
+        let value = state.data().get(name)?;
+        state.remove(name);
+        Ok(value)
+    }
+
+    /// Removes all values without loading them. The key stays: the session is saved as an empty one.
+    pub async fn clear(&self) {
+        self.inner.state.lock().await.clear();
+    }
+
+    /// Sets a value that only a client which keeps cookies brings back.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    pub async fn set_test_cookie(&self) -> Result<(), SessionError> {
+        self.insert(TEST_COOKIE_NAME, TEST_COOKIE_VALUE).await
+    }
+
+    /// Whether the client brought the value of [`Session::set_test_cookie`] back.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    pub async fn test_cookie_worked(&self) -> Result<bool, SessionError> {
+        let data = self.data().await?;
+        Ok(data.get::<String>(TEST_COOKIE_NAME).ok().flatten().as_deref()
+            == Some(TEST_COOKIE_VALUE))
+    }
+
+    /// Removes that value and tells whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    pub async fn delete_test_cookie(&self) -> Result<bool, SessionError> {
+        self.remove(TEST_COOKIE_NAME).await
+    }
+
+    /// Sets how long the session lives.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Expiry`] if the date is out of range.
+    pub async fn set_expiry(&self, expiry: Expiry) -> Result<(), SessionError> {
+        let date = match expiry {
+            Expiry::Default => {
+                self.remove(EXPIRY_KEY).await?;
+                return Ok(());
+            }
+            Expiry::BrowserClose => return self.insert(EXPIRY_KEY, &0).await,
+            Expiry::Age(seconds) => return self.insert(EXPIRY_KEY, &seconds).await,
+            Expiry::In(duration) => {
+                self.now().checked_add(duration).ok_or(ExpiryError::OutOfRange)?
+            }
+            Expiry::Date(date) => date,
+        };
+        self.insert(EXPIRY_KEY, &date.isoformat()).await
+    }
+
+    /// How long the session lives from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Expiry`] if what is stored is no expiry.
+    #[doc(alias = "get_expiry_age")]
+    pub async fn expiry_age(&self) -> Result<SignedDuration, SessionError> {
+        self.expiry_age_from(self.now()).await
+    }
+
+    /// How long the session lives from `modification` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::expiry_age`].
+    pub async fn expiry_age_from(
+        &self,
+        modification: DateTime,
+    ) -> Result<SignedDuration, SessionError> {
+        let stored = self.stored_expiry().await?;
+        Ok(stored.age(modification, self.settings().cookie_age)?)
+    }
+
+    /// When the session expires if it is saved now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::expiry_age`].
+    #[doc(alias = "get_expiry_date")]
+    pub async fn expiry_date(&self) -> Result<DateTime, SessionError> {
+        self.expiry_date_from(self.now()).await
+    }
+
+    /// When the session expires if it was saved at `modification`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::expiry_age`].
+    pub async fn expiry_date_from(&self, modification: DateTime) -> Result<DateTime, SessionError> {
+        let stored = self.stored_expiry().await?;
+        Ok(stored.date(modification, self.settings().cookie_age)?)
+    }
+
+    /// Whether the cookie ends with the browser.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`] if loading failed.
+    #[doc(alias = "get_expire_at_browser_close")]
+    pub async fn expire_at_browser_close(&self) -> Result<bool, SessionError> {
+        let stored = self.stored_expiry().await?;
+        Ok(stored.at_browser_close(self.settings().expire_at_browser_close))
+    }
+
+    /// Whether the store has a session of this key, expired or not.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`].
+    pub async fn exists(&self, session_key: &SessionKey) -> Result<bool, SessionError> {
+        Ok(self.inner.store.exists(session_key).await?)
+    }
+
+    /// Stores what is in memory under a new key. What an old key leads to is neither loaded nor
+    /// removed.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`]; the key is the old one then.
+    pub async fn create(&self) -> Result<(), SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.create_locked(&mut state).await
+    }
+
+    /// Writes the session back, under a new key if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::is_interrupted`] tells that another request has deleted it: it stays deleted.
+    pub async fn save(&self) -> Result<(), SessionError> {
+        let mut state = self.inner.state.lock().await;
+        if state.session_key.is_none() {
+            return self.create_locked(&mut state).await;
+        }
+        self.load(&mut state).await?;
+        // Loading may have found that there is no such session. It is not brought back; as in Django,
+        // the object is left with a key that leads nowhere.
+        let Some(session_key) = state.session_key.clone() else {
+            state.session_key = Some(SessionKey::generate());
+            return Err(StoreError::Update.into());
+        };
+        let record = self.record(session_key, state.data())?;
+        Ok(self.inner.store.save(&record).await?)
+    }
+
+    /// Removes the session from the store. The object keeps key and data.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`].
+    pub async fn delete(&self) -> Result<(), SessionError> {
+        let state = self.inner.state.lock().await;
+        if let Some(session_key) = &state.session_key {
+            self.inner.store.delete(session_key).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the session: data and key are gone, here and in the store. What logging out does.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`]; the key is kept then, so that it can be tried again.
+    pub async fn flush(&self) -> Result<(), SessionError> {
+        let mut state = self.inner.state.lock().await;
+        state.clear();
+        if let Some(session_key) = &state.session_key {
+            self.inner.store.delete(session_key).await?;
+        }
+        state.session_key = None;
+        Ok(())
+    }
+
+    /// Moves the session to a new key, which makes a stolen one useless. What logging in does.
+    ///
+    /// The new one is stored before the old one is removed: two statements, and no moment without.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`].
+    pub async fn cycle_key(&self) -> Result<(), SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.load(&mut state).await?;
+        let old = state.session_key.clone();
+        self.create_locked(&mut state).await?;
+        if let Some(old) = old {
+            self.inner.store.delete(&old).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes expired sessions from the store and returns their number.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Store`].
+    pub async fn clear_expired(&self) -> Result<u64, SessionError> {
+        Ok(self.inner.store.clear_expired(self.now()).await?)
+    }
+
+    pub(crate) fn now(&self) -> DateTime {
+        self.inner.settings.datetime(self.inner.clock.now())
+    }
+
+    async fn stored_expiry(&self) -> Result<Stored, SessionError> {
+        let data = self.data().await?;
+        Ok(Stored::of(&data))
+    }
+
+    async fn accessed_state(&self) -> Result<MutexGuard<'_, SessionState>, SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.load(&mut state).await?;
+        Ok(state)
+    }
+
+    async fn load(&self, state: &mut SessionState) -> Result<(), SessionError> {
+        if let Some(session_key) = state.access() {
+            let outcome = self.inner.store.load(&session_key, self.now()).await;
+            state.loaded(outcome)?;
+        }
+        Ok(())
+    }
+
+    async fn create_locked(&self, state: &mut SessionState) -> Result<(), SessionError> {
+        state.accessed = true;
+        let mut record = self.record(SessionKey::generate(), state.data())?;
+        for _ in 0..MAX_CREATE_TRIES {
+            match self.inner.store.create(&record).await {
+                Ok(()) => {
+                    state.session_key = Some(record.session_key);
+                    drop(record.data);
+                    state.change();
+                    return Ok(());
+                }
+                Err(StoreError::Create) => record.session_key = SessionKey::generate(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Create.into())
+    }
+
+    fn record(
+        &self,
+        session_key: SessionKey,
+        data: Arc<SessionData>,
+    ) -> Result<SessionRecord, SessionError> {
+        let cookie_age = self.settings().cookie_age;
+        let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
+        Ok(SessionRecord { session_key, data, expire_date })
+    }
+}
+
+/// Shows nothing that is in the session.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}

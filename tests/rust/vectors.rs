@@ -1,0 +1,153 @@
+//! The golden vectors: what real Django releases wrote. `tests/fixtures/README.md` names the fields.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The records of one family, such as `modern_json`.
+pub(crate) fn read(family: &str) -> Vec<Value> {
+    let path = format!("tests/fixtures/vectors/{family}.jsonl.zst");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let compressed = std::fs::read(&path).unwrap();
+    let text = zstd::decode_all(&*compressed).unwrap();
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// A text member of a record.
+pub(crate) fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+    record[name].as_str().unwrap_or_else(|| panic!("{}: {name} is no text", record["id"]))
+}
+
+/// A key, which was text or bytes.
+pub(crate) fn secret(value: &Value) -> Vec<u8> {
+    match value {
+        Value::String(text) => text.clone().into_bytes(),
+        tagged => hex(tagged["hex"].as_str().unwrap()),
+    }
+}
+
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// The JSON text that Python writes for a value in the vectors' tagged form.
+pub(crate) fn to_python_json(value: &Value) -> String {
+    let mut out = String::new();
+    write(&mut out, value);
+    out
+}
+
+fn write(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(text) => write_text(out, text.encode_utf16()),
+        Value::Array(items) => write_list(out, items),
+        Value::Object(object) => match object.get("__type__").and_then(Value::as_str) {
+            None => {
+                write_dict(out, object.iter().map(|(name, value)| (name.clone().into(), value)))
+            }
+            Some(kind) => write_tagged(out, kind, value),
+        },
+    }
+}
+
+fn write_tagged(out: &mut String, kind: &str, value: &Value) {
+    match kind {
+        "int" => out.push_str(value["value"].as_str().unwrap()),
+        "float" => out.push_str(match value["value"].as_str().unwrap() {
+            "nan" => "NaN",
+            "inf" => "Infinity",
+            "-inf" => "-Infinity",
+            number => number,
+        }),
+        "str" => write_text(out, wtf8(&hex(value["wtf8_hex"].as_str().unwrap())).into_iter()),
+        "str_repeat" => {
+            let char = value["char"].as_str().unwrap();
+            let count = value["count"].as_u64().unwrap();
+            write_text(out, char.repeat(count.try_into().unwrap()).encode_utf16());
+        }
+        "tuple" => write_list(out, value["items"].as_array().unwrap()),
+        "dict" => {
+            let items = value["items"].as_array().unwrap();
+            write_dict(out, items.iter().map(|pair| (pair[0].clone(), &pair[1])));
+        }
+        "nest" => {
+            let steps = value["steps"].as_str().unwrap();
+            for step in steps.chars() {
+                out.push_str(if step == 'l' { "[" } else { "{\"k\":" });
+            }
+            write(out, &value["leaf"]);
+            for step in steps.chars().rev() {
+                out.push(if step == 'l' { ']' } else { '}' });
+            }
+        }
+        other => panic!("no JSON for {other}"),
+    }
+}
+
+fn write_list(out: &mut String, items: &[Value]) {
+    out.push('[');
+    for (index, item) in items.iter().enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        write(out, item);
+    }
+    out.push(']');
+}
+
+fn write_dict<'a>(out: &mut String, items: impl Iterator<Item = (Value, &'a Value)>) {
+    out.push('{');
+    for (index, (name, value)) in items.enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        write(out, &name);
+        out.push(':');
+        write(out, value);
+    }
+    out.push('}');
+}
+
+fn write_text(out: &mut String, units: impl Iterator<Item = u16>) {
+    out.push('"');
+    for unit in units {
+        match u8::try_from(unit).ok() {
+            Some(b'"') => out.push_str("\\\""),
+            Some(b'\\') => out.push_str("\\\\"),
+            Some(b'\n') => out.push_str("\\n"),
+            Some(b'\r') => out.push_str("\\r"),
+            Some(b'\t') => out.push_str("\\t"),
+            Some(8) => out.push_str("\\b"),
+            Some(12) => out.push_str("\\f"),
+            Some(byte @ b' '..=b'~') => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    out.push('"');
+}
+
+/// UTF-8 in which lone surrogates are three bytes like any other, as UTF-16.
+fn wtf8(bytes: &[u8]) -> Vec<u16> {
+    let mut units = Vec::new();
+    let mut rest = bytes;
+    while let Some(&first) = rest.first() {
+        let length = match first {
+            0..0x80 => 1,
+            0x80..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            _ => 4,
+        };
+        let (char, after) = rest.split_at(length);
+        match std::str::from_utf8(char) {
+            Ok(char) => units.extend(char.encode_utf16()),
+            Err(_) => units.push(
+                u16::from(char[0] & 0xf) << 12
+                    | u16::from(char[1] & 0x3f) << 6
+                    | u16::from(char[2] & 0x3f),
+            ),
+        }
+        rest = after;
+    }
+    units
+}
