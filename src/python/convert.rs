@@ -118,6 +118,7 @@ fn loads<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 /// Builds Python objects from the tokens of a text. `None` anywhere means: leave it to Python.
 struct Reader<'a, 'py> {
     py: Python<'py>,
+    text: &'a str,
     scanner: Scanner<'a>,
     keys: Box<Keys>,
     /// Items of the lists that are still open.
@@ -132,7 +133,7 @@ thread_local! {
 impl<'a, 'py> Reader<'a, 'py> {
     fn read(py: Python<'py>, text: &'a str) -> Option<Bound<'py, PyAny>> {
         let keys = KEYS.take().unwrap_or_default();
-        let mut reader = Self { py, scanner: Scanner::new(text), keys, items: Vec::new() };
+        let mut reader = Self { py, text, scanner: Scanner::new(text), keys, items: Vec::new() };
         let value = reader.value(0);
         let ended = reader.scanner.end().is_ok();
         KEYS.set(Some(reader.keys));
@@ -142,7 +143,7 @@ impl<'a, 'py> Reader<'a, 'py> {
     fn value(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
         Some(match self.scanner.token().ok()? {
             Token::String => {
-                let literal = self.scanner.string().ok()?;
+                let literal = self.literal()?;
                 self.text(literal)?.into_any()
             }
             Token::Number => match self.scanner.number().ok()? {
@@ -169,19 +170,23 @@ impl<'a, 'py> Reader<'a, 'py> {
             return None;
         }
         loop {
-            let name = self.scanner.member_name().ok()?;
-            let key = match name.escaped {
-                false => self.keys.get(self.py, name.body),
-                true => self.text(name)?,
+            if !self.scanner.eat(b'"') {
+                return None;
+            }
+            let key = match self.literal()? {
+                Literal { body, escaped: false } => self.keys.get(self.py, body),
+                escaped => self.text(escaped)?,
             };
+            if !self.scanner.eat(b':') {
+                return None;
+            }
             let value = self.value(depth + 1)?;
             dict.set_item(key, value).ok()?;
             if !self.scanner.eat(b',') {
                 break;
             }
         }
-        self.scanner.expect(b'}').ok()?;
-        Some(dict.into_any())
+        self.scanner.eat(b'}').then(|| dict.into_any())
     }
 
     fn list(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
@@ -199,8 +204,18 @@ impl<'a, 'py> Reader<'a, 'py> {
                 break;
             }
         }
-        self.scanner.expect(b']').ok()?;
+        if !self.scanner.eat(b']') {
+            return None;
+        }
         Some(PyList::new(self.py, self.items.drain(start..)).ok()?.into_any())
+    }
+
+    /// Reads a string whose opening quote has been read.
+    #[inline]
+    fn literal(&mut self) -> Option<Literal<'a>> {
+        let start = self.scanner.offset();
+        let escaped = self.scanner.pass_string()?;
+        Some(Literal { body: self.text.get(start..self.scanner.offset() - 1)?, escaped })
     }
 
     fn text(&self, literal: Literal<'a>) -> Option<Bound<'py, PyString>> {
