@@ -63,6 +63,8 @@
 //! [`StoreError::Update`]: it stays deleted.
 
 pub mod codec;
+#[cfg(feature = "python")]
+mod python;
 pub mod session;
 pub mod store;
 #[cfg(feature = "tower")]
