@@ -63,6 +63,8 @@
 //! [`StoreError::Update`]: it stays deleted.
 
 pub mod codec;
+#[cfg(feature = "python")]
+mod python;
 pub mod session;
 pub mod store;
 #[cfg(feature = "tower")]
@@ -76,6 +78,14 @@ pub use session::{
 pub use web::UserId;
 #[cfg(feature = "tower")]
 pub use web::{SessionLayer, SessionRejection};
+
+/// The examples in long texts are compiled, and the texts stay at hand in the documentation.
+#[doc = include_str!("../docs/formats.md")]
+#[cfg(any(doc, doctest))]
+pub mod formats {}
+#[doc = include_str!("../docs/compatibility.md")]
+#[cfg(any(doc, doctest))]
+pub mod compatibility {}
 
 /// The README's examples are compiled.
 #[cfg(all(doctest, feature = "axum", feature = "_sql"))]

@@ -136,10 +136,17 @@ impl<'a> Literal<'a> {
             return Some(Cow::Borrowed(self.body));
         }
         let mut text = String::with_capacity(self.body.len());
-        char::decode_utf16(self.units())
-            .try_for_each(|unit| unit.map(|char| text.push(char)))
-            .ok()
-            .map(|()| Cow::Owned(text))
+        let mut rest = self.body;
+        // Runs without an escape are copied whole.
+        while let Some(plain) = memchr::memchr(b'\\', rest.as_bytes()) {
+            text.push_str(&rest[..plain]);
+            rest = &rest[plain..];
+            let (char, length) = unescape(rest.as_bytes())?;
+            text.push(char);
+            rest = &rest[length..];
+        }
+        text.push_str(rest);
+        Some(Cow::Owned(text))
     }
 
     /// The text as UTF-16, which can hold what a `str` cannot.
@@ -250,21 +257,31 @@ impl<'a> Scanner<'a> {
     /// Reads a string whose opening quote has been read.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Literal<'a>, JsonError> {
+        let text = self.text;
         let start = self.at;
+        match self.pass_string() {
+            Some(escaped) => Ok(Literal { body: &text[start..self.at - 1], escaped }),
+            None => Err(self.error(JsonErrorKind::InvalidString)),
+        }
+    }
+
+    /// As [`Scanner::string`], but only tells whether there are escapes. An answer this small stays
+    /// in a register, which is worth a tenth of a decode.
+    #[inline]
+    pub(crate) fn pass_string(&mut self) -> Option<bool> {
         let mut escaped = false;
         loop {
             self.at += plain_prefix(&self.text.as_bytes()[self.at..]);
             match self.peek_byte() {
                 Some(b'"') => {
-                    let body = &self.text[start..self.at];
                     self.at += 1;
-                    return Ok(Literal { body, escaped });
+                    return Some(escaped);
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    self.escape().ok()?;
                 }
-                _ => return Err(self.error(JsonErrorKind::InvalidString)),
+                _ => return None,
             }
         }
     }
@@ -396,32 +413,104 @@ impl<'a> Scanner<'a> {
 /// The length of the part without quote, backslash and control characters. The text is ASCII.
 #[inline]
 fn plain_prefix(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
+    prefix(
+        bytes,
+        |word| each_equal(word, b'"') | each_equal(word, b'\\') | each_below(word, b' '),
+        |byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f),
+    )
+}
+
+/// The length of the part that Python writes as it is: printable ASCII but quote and backslash.
+#[inline]
+fn printable_prefix(bytes: &[u8]) -> usize {
+    prefix(
+        bytes,
+        |word| {
+            // 0x7F is the only byte without the high bit that gets it when one is added.
+            let high = word | (word & !HIGHS).wrapping_add(ONES);
+            each_equal(word, b'"') | each_equal(word, b'\\') | each_below(word, b' ') | high
+        },
+        |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\',
+    )
+}
+
+const ONES: u64 = u64::MAX / 255;
+const HIGHS: u64 = ONES << 7;
+
+/// The length of the part before the first byte that is marked, eight bytes at a time where they are.
+/// In a word, the high bit of a byte marks it; marks behind the first one may be wrong.
+#[inline]
+fn prefix(bytes: &[u8], marked: impl Fn(u64) -> u64, passes: impl Fn(u8) -> bool) -> usize {
     let mut chunks = bytes.chunks_exact(8);
     let mut length = 0;
     for chunk in &mut chunks {
         let word = u64::from_le_bytes(std::array::from_fn(|index| chunk[index]));
-        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-        let quote = zero(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (quote | backslash | control) & HIGHS;
+        let found = marked(word) & HIGHS;
         if found != 0 {
             return length + (found.trailing_zeros() / 8) as usize;
         }
         length += 8;
     }
-    let plain = |byte: &&u8| !matches!(**byte, b'"' | b'\\' | 0..=0x1f);
-    length + chunks.remainder().iter().take_while(plain).count()
+    length + chunks.remainder().iter().take_while(|&&byte| passes(byte)).count()
+}
+
+#[inline]
+fn each_equal(word: u64, byte: u8) -> u64 {
+    let word = word ^ (ONES * u64::from(byte));
+    word.wrapping_sub(ONES) & !word
+}
+
+/// Marks bytes below `limit`; those from 0x80 on are left alone.
+#[inline]
+fn each_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(limit)) & !word
+}
+
+/// The character that a checked escape means, and the length of the escape. `None` for a surrogate
+/// without its partner.
+fn unescape(escape: &[u8]) -> Option<(char, usize)> {
+    let unit = |at: usize| hex4(escape.get(at..at + 4)?);
+    let char = match escape.get(1)? {
+        b'b' => '\x08',
+        b'f' => '\x0c',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let first = unit(2)?;
+            if let Some(char) = char::from_u32(first.into()) {
+                return Some((char, 6));
+            }
+            let second = if escape.get(6..8)? == b"\\u" { unit(8)? } else { return None };
+            let pair = char::decode_utf16([first, second]).next()?.ok()?;
+            return Some((pair, 12));
+        }
+        &other => char::from(other),
+    };
+    Some((char, 2))
 }
 
 fn hex4(digits: &[u8]) -> Option<u16> {
-    digits.iter().try_fold(0, |number: u16, digit| {
-        let value = char::from(*digit).to_digit(16)?;
-        Some(number << 4 | u16::try_from(value).ok()?)
-    })
+    let &[a, b, c, d] = digits else { return None };
+    let [a, b, c, d] = [a, b, c, d].map(|digit| HEX[usize::from(digit)]);
+    // All bits are set for what is no digit.
+    if (a | b | c | d) > 0xf {
+        return None;
+    }
+    Some(a << 12 | b << 8 | c << 4 | d)
 }
+
+const HEX: [u16; 256] = {
+    let mut values = [u16::MAX; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        let byte = b"0123456789abcdef"[digit as usize];
+        values[byte as usize] = digit;
+        values[byte.to_ascii_uppercase() as usize] = digit;
+        digit += 1;
+    }
+    values
+};
 
 /// Appends `text` as a string literal, escaped as Python's `ensure_ascii` does.
 pub(crate) fn push_string(out: &mut String, text: &str) {
@@ -432,13 +521,13 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
 
 /// Appends the inside of a string literal.
 pub(crate) fn push_escaped(out: &mut String, text: &str) {
-    let mut from = 0;
-    for (at, char) in text.char_indices() {
-        if matches!(char, ' '..='~') && char != '"' && char != '\\' {
-            continue;
-        }
-        out.push_str(&text[from..at]);
-        from = at + char.len_utf8();
+    let mut rest = text;
+    loop {
+        let (plain, after) = rest.split_at(printable_prefix(rest.as_bytes()));
+        out.push_str(plain);
+        let mut chars = after.chars();
+        let Some(char) = chars.next() else { return };
+        rest = chars.as_str();
         match char {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -450,7 +539,6 @@ pub(crate) fn push_escaped(out: &mut String, text: &str) {
             _ => char.encode_utf16(&mut [0; 2]).iter().for_each(|&unit| push_unit(out, unit)),
         }
     }
-    out.push_str(&text[from..]);
 }
 
 /// Appends the canonical form of a literal: what Python would write for the text it means.
@@ -581,6 +669,27 @@ mod tests {
             (f64::NEG_INFINITY, "-Infinity"),
         ] {
             assert_eq!(repr(number), text);
+        }
+    }
+
+    #[test]
+    fn every_character_is_escaped_alike_at_every_place() {
+        for char in (0..0x300).chain([0x2028, 0xffff, 0x1_f600]).filter_map(char::from_u32) {
+            let mut alone = String::new();
+            push_escaped(&mut alone, char.encode_utf8(&mut [0; 4]));
+            let printable = matches!(char, ' '..='~') && char != '"' && char != '\\';
+            assert_eq!(alone.len() == 1, printable);
+            for before in 0..18 {
+                let (before, after) = ("x".repeat(before), "y".repeat(17 - before));
+                let mut out = String::new();
+                push_escaped(&mut out, &format!("{before}{char}{char}{after}"));
+                assert_eq!(out, format!("{before}{alone}{alone}{after}"));
+                let literal = Literal { body: &out, escaped: true };
+                assert_eq!(literal.to_str().unwrap(), format!("{before}{char}{char}{after}"));
+            }
+        }
+        for body in ["\\ud800", "\\ud83dx\\ude00", "a\\udc00\\ud800", "\\ud83d\\n\\ude00"] {
+            assert_eq!(Literal { body, escaped: true }.to_str(), None);
         }
     }
 

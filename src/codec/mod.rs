@@ -9,7 +9,7 @@ mod armor;
 mod de;
 mod deflate;
 mod error;
-mod json;
+pub(crate) mod json;
 mod ser;
 mod signer;
 mod value;

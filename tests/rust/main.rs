@@ -8,5 +8,6 @@ mod layers;
 mod middleware;
 mod properties;
 mod session;
+mod stores;
 mod vectors;
 mod web;

@@ -1,0 +1,18 @@
+"""Django sessions read and written by Rust.
+
+``SESSION_ENGINE = "django_session_rs.backends.db"`` is the database engine;
+:class:`SessionCodec` is what it stands on, for code that has no Django settings at hand.
+"""
+
+from __future__ import annotations
+
+from django_session_rs._native import DecodedSession, SessionCodec, __version__
+from django_session_rs.exceptions import DecodeError, PayloadTooLarge
+
+__all__ = [
+    "DecodeError",
+    "DecodedSession",
+    "PayloadTooLarge",
+    "SessionCodec",
+    "__version__",
+]

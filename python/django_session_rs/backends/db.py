@@ -1,0 +1,644 @@
+"""The database engine: Django's, with the codec in Rust and plain SQL in place of the ORM.
+
+Mirrors ``django.contrib.sessions.backends.db`` of Django 4.2 to 6.1 and is a subclass of it, so that
+everything about a session that is not storage (expiry, test cookie, flags) stays Django's own. It
+uses Django's connections through ``connection.cursor()``: routers, transactions, ``TestCase``,
+query logging and execute wrappers all see its statements.
+
+Two things differ on purpose. Each step is one statement, without a transaction of its own. And
+``UpdateError`` means that the row is gone; any other database failure is raised as itself, where
+Django reports a deadlock or a lost connection as a deleted session.
+
+Where plain SQL would skip what the ORM does (signals, an overridden ``Model.save``, table
+inheritance, a custom queryset, another database), the ORM does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from datetime import datetime, timezone as datetime_timezone
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from asgiref.sync import sync_to_async
+from django.conf import Settings, settings
+from django.contrib.sessions.backends.base import (
+    VALID_KEY_CHARS,
+    CreateError,
+    SessionBase,
+    UpdateError,
+)
+from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
+from django.core import exceptions
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
+from django.core.signing import BadSignature, JSONSerializer
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError, connections, router
+from django.db import models, transaction
+from django.db.models import signals
+from django.utils import timezone
+
+from django_session_rs._native import SessionCodec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django.contrib.sessions.base_session import AbstractBaseSession
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["SessionStore"]
+
+INIT_SIGNALS = (signals.pre_init, signals.post_init)
+SAVE_SIGNALS = (*INIT_SIGNALS, signals.pre_save, signals.post_save)
+DELETE_SIGNALS = (*INIT_SIGNALS, signals.pre_delete, signals.post_delete)
+
+# `django.core.exceptions.ObjectNotUpdated`, from Django 6.0 on.
+OBJECT_NOT_UPDATED: tuple[type[Exception], ...] = tuple(
+    filter(None, [getattr(exceptions, "ObjectNotUpdated", None)])
+)
+
+UTC = datetime_timezone.utc
+
+# Databases whose SQL is known here.
+VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
+
+# Bytes from 252 on are dropped, since 252 is the largest multiple of 36 in a byte; the rest map
+# evenly to the characters of a session key.
+KEY_LENGTH = 32
+KEY_TABLE = bytes(ord(VALID_KEY_CHARS[byte % len(VALID_KEY_CHARS)]) for byte in range(256))
+KEY_DROPPED = bytes(range(256 - 256 % len(VALID_KEY_CHARS), 256))
+
+
+class SessionStore(DjangoSessionStore):
+    """A session in the database, as ``django.contrib.sessions.backends.db.SessionStore``.
+
+    It reads and writes the same rows: the two engines can serve one table together. Subclass it as
+    Django's: ``get_model_class``, ``create_model_instance``, ``key_salt``, ``serializer`` and
+    ``get_session_cookie_age`` keep their meaning. The asynchronous methods do their database work
+    in one hop to Django's database thread each; with Django older than 5.1 only those named here
+    exist.
+    """
+
+    #: The largest payload in bytes that is inflated; Django has no limit.
+    max_size: int = 64 << 20
+
+    # What this class has replaced of Django's hooks, worked out once.
+    _builds_instance: ClassVar[bool] = False
+    _stock: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._builds_instance = _overrides(cls, ("create_model_instance",))
+        cls._stock = not _overrides(cls, HOOKS)
+
+    @classmethod
+    def get_model_class(cls) -> type[AbstractBaseSession]:
+        """Return the model that holds the sessions."""
+        return _stock_model()
+
+    # The text of a session.
+
+    def encode(self, session_dict: Any) -> str:
+        """Return the session as signed text, byte for byte what Django reads back.
+
+        Raises what the serializer raises for a value it cannot write, and ``ImproperlyConfigured``
+        for an unknown ``SESSION_COMPRESSION``.
+        """
+        codec = _codec(self.key_salt, self.max_size, _compression())
+        # Looked up on the module, where tests freeze it.
+        now = time.time()
+        if self.serializer is JSONSerializer:
+            return codec.encode(session_dict, now=now)
+        return codec.encode_bytes(self.serializer().dumps(session_dict), now=now)
+
+    def decode(self, session_data: str) -> Any:
+        """Return what was encoded, or ``{}`` if it cannot be read.
+
+        A wrong signature is logged as Django logs it; bad content under a right signature is not.
+        """
+        try:
+            codec = _codec(self.key_salt, self.max_size, "fast")
+            if self.serializer is JSONSerializer:
+                return codec.decode_any(session_data)
+            return self.serializer().loads(codec.decode_bytes(session_data))
+        except BadSignature:
+            logger = logging.getLogger("django.security.SuspiciousSession")
+            logger.warning("Session data corrupted")
+        except Exception:  # noqa: BLE001, S110 - a serializer may raise anything; Django's rule
+            pass
+        return {}
+
+    # Reading.
+
+    def load(self) -> Any:
+        """Return the stored session; ``{}`` and no key any more if there is none or it expired."""
+        stored = self._read()
+        return {} if stored is None else self.decode(stored)
+
+    def exists(self, session_key: str | None) -> bool:
+        """Tell whether there is a row with this key, expired or not."""
+        if not session_key:
+            return False
+        plan = _plan(self.model)
+        connection = plan.connection_for_read()
+        if not plan.plain_read(connection):
+            return bool(super().exists(session_key))
+        sql = plan.statements(connection).exists
+        with connection.cursor() as cursor:
+            cursor.execute(sql, (plan.key(session_key, connection),))
+            return cursor.fetchone() is not None
+
+    def _read(self) -> str | None:
+        key = self.session_key
+        if key is None:
+            return None
+        plan = _plan(self.model)
+        connection = plan.connection_for_read()
+        if not plan.plain_read(connection) or self._get_session_from_db_is_replaced:
+            row = self._get_session_from_db()
+            return row.session_data if row else None
+        try:
+            parameters = (
+                plan.key(key, connection),
+                plan.expire_date(timezone.now(), connection),
+            )
+            with connection.cursor() as cursor:
+                cursor.execute(plan.statements(connection).load, parameters)
+                found = cursor.fetchone()
+        except SuspiciousOperation as error:
+            logger = logging.getLogger(f"django.security.{type(error).__name__}")
+            logger.warning(str(error))
+            found = None
+        if found is None:
+            self._session_key = None
+            return None
+        return found[0]  # type: ignore[no-any-return]
+
+    # Writing.
+
+    def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
+        """Store the session.
+
+        Raises ``CreateError`` if ``must_create`` and the key is taken, ``UpdateError`` if not
+        ``must_create`` and the row is gone, and ``django.db`` exceptions as they are.
+        """
+        if self.session_key is None:
+            self.create()
+            return
+        self._write(self._get_session(no_load=must_create), must_create)
+
+    def delete(self, session_key: str | None = None) -> None:
+        """Delete the row of this key, or of the session's own; a missing one is fine."""
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            self._delete_row(key)
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Delete all rows that have expired."""
+        plan = _plan(cls.get_model_class())
+        connection = plan.connection_for_write()
+        if not plan.plain_delete(connection):
+            super().clear_expired()
+            return
+        parameters = (plan.expire_date(timezone.now(), connection),)
+        _execute(connection, plan.statements(connection).clear_expired, parameters)
+
+    def _write(self, data: Any, must_create: bool) -> None:  # noqa: FBT001 - as `save`
+        plan = _plan(self.model)
+        if self._builds_instance or not plan.three_columns or router.routers:
+            self._write_instance(self.create_model_instance(data), must_create)
+            return
+        connection = connections[DEFAULT_DB_ALIAS]
+        if not plan.plain_save(connection):
+            self._write_instance(self.create_model_instance(data), must_create)
+            return
+        key = plan.key(self._get_or_create_session_key(), connection)
+        session_data = self.encode(data)
+        expire_date = plan.expire_date(self.get_expiry_date(), connection)
+        statements = plan.statements(connection)
+        if must_create:
+            _insert(connection, statements.insert, (key, session_data, expire_date))
+        else:
+            _update(connection, statements.update, (session_data, expire_date, key))
+
+    def _write_instance(self, instance: Any, must_create: bool) -> None:  # noqa: FBT001
+        plan = _plan(self.model)
+        connection = connections[router.db_for_write(self.model, instance=instance)]
+        if not plan.plain_save(connection) or type(instance) is not self.model:
+            _save_by_orm(instance, connection.alias, must_create)
+            return
+        values = plan.values(instance, connection, must_create)
+        if values is None:
+            _save_by_orm(instance, connection.alias, must_create)
+        elif must_create:
+            _insert(connection, plan.statements(connection).insert, values)
+        else:
+            key, *rest = values
+            _update(connection, plan.statements(connection).update, (*rest, key))
+
+    def _delete_row(self, session_key: str) -> None:
+        plan = _plan(self.model)
+        connection = plan.connection_for_write(session_key)
+        if plan.plain_delete(connection):
+            sql = plan.statements(connection).delete
+            _execute(connection, sql, (plan.key(session_key, connection),))
+        else:
+            super().delete(session_key)
+
+    def _get_new_session_key(self) -> str:
+        # Django asks the database first whether the key is free. The insert tells anyway.
+        if type(self).exists is not SessionStore.exists:
+            return str(super()._get_new_session_key())
+        return new_session_key()
+
+    @property
+    def _get_session_from_db_is_replaced(self) -> bool:
+        return type(self)._get_session_from_db is not DjangoSessionStore._get_session_from_db
+
+    # The asynchronous twins: the same work in one hop.
+
+    async def aload(self) -> Any:
+        """See ``load()``."""
+        if self._stock or not ASYNC_BASE:
+            return await _in_thread(self.load)
+        stored = await _in_thread(self._read)
+        return {} if stored is None else self.decode(stored)
+
+    async def aexists(self, session_key: str | None) -> bool:
+        """See ``exists()``."""
+        return bool(session_key) and await _in_thread(self.exists, session_key)
+
+    async def acreate(self) -> None:
+        """See ``create()``."""
+        if self._stock or not ASYNC_BASE:
+            await _in_thread(self.create)
+        else:
+            await super().acreate()
+
+    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
+        """See ``save()``."""
+        if self._stock or not ASYNC_BASE:
+            await _in_thread(self.save, must_create)
+            return
+        if self.session_key is None:
+            await self.acreate()
+            return
+        data = await self._aget_session(no_load=must_create)
+        if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
+            instance = await self.acreate_model_instance(data)
+            await _in_thread(self._write_instance, instance, must_create)
+        else:
+            await _in_thread(self._write, data, must_create)
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        """See ``delete()``."""
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            await _in_thread(self._delete_row, key)
+
+    async def acycle_key(self) -> None:
+        """See ``cycle_key()``."""
+        if self._stock or not ASYNC_BASE:
+            await _in_thread(self.cycle_key)
+        else:
+            await super().acycle_key()
+
+    @classmethod
+    async def aclear_expired(cls) -> None:
+        """See ``clear_expired()``."""
+        await _in_thread(cls.clear_expired)
+
+    async def _aget_new_session_key(self) -> str:
+        if type(self).aexists is not SessionStore.aexists:
+            return str(await super()._aget_new_session_key())
+        return new_session_key()
+
+
+# Whether Django's own store has asynchronous methods (5.1).
+ASYNC_BASE = hasattr(SessionBase, "asave")
+
+# With none of these replaced, an asynchronous method may run its whole sync twin in the thread.
+HOOKS = (
+    "_aget_session",
+    "_get_session",
+    "_get_session_from_db",
+    "acreate",
+    "acreate_model_instance",
+    "acycle_key",
+    "aexists",
+    "aget_expiry_date",
+    "aload",
+    "asave",
+    "create",
+    "create_model_instance",
+    "cycle_key",
+    "delete",
+    "adelete",
+    "exists",
+    "get_expiry_date",
+    "load",
+    "save",
+)
+# With one of these, only the instance it leads to holds what the project wants stored.
+ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
+
+
+@lru_cache(maxsize=1)
+def _stock_model() -> type[AbstractBaseSession]:
+    # Imported late, as Django does: the app registry must be ready, the app need not be installed.
+    from django.contrib.sessions.models import Session  # noqa: PLC0415
+
+    return Session
+
+
+def new_session_key() -> str:
+    """Return 32 random characters of ``a-z0-9``, each drawn evenly from a secure source."""
+    key = b""
+    while len(key) < KEY_LENGTH:
+        key += os.urandom(KEY_LENGTH + 16).translate(KEY_TABLE, KEY_DROPPED)
+    return key[:KEY_LENGTH].decode("ascii")
+
+
+def _overrides(cls: type[SessionStore], names: Sequence[str]) -> bool:
+    missing = object()
+    return any(
+        getattr(cls, name, missing) is not getattr(SessionStore, name, missing) for name in names
+    )
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await sync_to_async(function, thread_sensitive=True)(*args)
+
+
+# Codecs. Deriving a key costs as much as a whole decode, so each is made once per process.
+
+_codecs: dict[tuple[Any, ...], SessionCodec] = {}
+_CODECS_KEPT = 64
+
+
+def _compression() -> str:
+    wrapped = settings._wrapped
+    if type(wrapped) is Settings:
+        # Asking for a setting that is not there costs Django an exception each time.
+        value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
+    else:
+        value = getattr(settings, "SESSION_COMPRESSION", "fast")
+    return value  # type: ignore[no-any-return]
+
+
+def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
+    # The settings are read each time: `override_settings` and rotated keys count at once.
+    wanted = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
+    codec = _codecs.get(wanted)
+    if codec is None:
+        if compression not in {"fast", "small"}:
+            raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
+        if len(_codecs) >= _CODECS_KEPT:
+            _codecs.clear()
+        codec = SessionCodec(
+            settings.SECRET_KEY,
+            fallbacks=settings.SECRET_KEY_FALLBACKS,
+            salt=salt,
+            compression=compression,
+            max_size=max_size,
+        )
+        _codecs[wanted] = codec
+    return codec
+
+
+# Statements.
+
+
+class Statements:
+    """The SQL of one model for one kind of database; parameters in the order of the columns."""
+
+    def __init__(self, model: type[AbstractBaseSession], connection: BaseDatabaseWrapper) -> None:
+        quote = connection.ops.quote_name
+        table, key, data, expires = map(
+            quote, (model._meta.db_table, *(_column(model, name) for name in COLUMNS))
+        )
+        columns = [quote(field.column) for field in _stored_fields(model)]
+        holes = ", ".join(["%s"] * len(columns))
+        assignments = ", ".join(f"{column} = %s" for column in columns[1:])
+        self.load = f"SELECT {data} FROM {table} WHERE {key} = %s AND {expires} > %s"
+        self.exists = f"SELECT 1 FROM {table} WHERE {key} = %s LIMIT 1"
+        self.insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({holes})"
+        if connection.vendor != "mysql":
+            self.insert += f" ON CONFLICT ({key}) DO NOTHING"
+        self.update = f"UPDATE {table} SET {assignments} WHERE {key} = %s"
+        self.delete = f"DELETE FROM {table} WHERE {key} = %s"
+        self.clear_expired = f"DELETE FROM {table} WHERE {expires} < %s"
+
+
+COLUMNS = ("session_key", "session_data", "expire_date")
+
+
+def _column(model: type[models.Model], name: str) -> str:
+    return str(model._meta.get_field(name).column)
+
+
+def _stored_fields(model: type[models.Model]) -> list[Any]:
+    """The columns to write, the key first."""
+    fields = [f for f in model._meta.concrete_fields if not getattr(f, "generated", False)]
+    return sorted(fields, key=lambda field: not field.primary_key)
+
+
+class Plan:
+    """How the rows of one session model are reached, worked out once per model."""
+
+    def __init__(self, model: type[AbstractBaseSession]) -> None:
+        meta = model._meta
+        self.model = model
+        self.fields = _stored_fields(model)
+        self._statements: dict[str, Statements] = {}
+        names = {field.name for field in meta.concrete_fields}
+        usual = (
+            names.issuperset(COLUMNS)
+            and meta.pk.name == "session_key"
+            and not meta.parents
+            and not meta.proxy
+            and _is_stock(model, ("__init__", "from_db"))
+            and not hasattr(meta.get_field("session_data"), "from_db_value")
+        )
+        objects = getattr(model, "objects", None)
+        self._reads = usual and _is_plain_manager(objects)
+        self._saves = (
+            usual
+            and _is_plain_manager(model._base_manager)
+            and _is_stock(model, ("save", "save_base", "_save_table", "_do_insert", "_do_update"))
+        )
+        self._deletes = (
+            self._reads
+            and _is_stock(model, ("delete",))
+            and not meta.related_objects
+            and not meta.private_fields
+        )
+        self.three_columns = usual and names == set(COLUMNS)
+        if usual:
+            self._key_field = meta.get_field("session_key")
+            self._expire_field = meta.get_field("expire_date")
+
+    def plain_read(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether plain SQL does all that loading by the ORM would do."""
+        return self._reads and connection.vendor in VENDORS and not self._heard(INIT_SIGNALS)
+
+    def plain_save(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether plain SQL does all that ``Model.save`` would do."""
+        return self._saves and connection.vendor in VENDORS and not self._heard(SAVE_SIGNALS)
+
+    def plain_delete(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether plain SQL does all that ``Model.delete`` would do."""
+        return self._deletes and connection.vendor in VENDORS and not self._heard(DELETE_SIGNALS)
+
+    def _heard(self, wanted: Sequence[signals.ModelSignal]) -> bool:
+        return any(signal.receivers and signal.has_listeners(self.model) for signal in wanted)
+
+    def connection_for_read(self) -> BaseDatabaseWrapper:
+        """The connection that Django would read from."""
+        if not router.routers:
+            return connections[DEFAULT_DB_ALIAS]
+        return connections[router.db_for_read(self.model)]
+
+    def connection_for_write(self, session_key: str | None = None) -> BaseDatabaseWrapper:
+        """The connection that Django would delete on."""
+        if not router.routers:
+            return connections[DEFAULT_DB_ALIAS]
+        if session_key is None:
+            return connections[router.db_for_write(self.model)]
+        instance = self.model(session_key=session_key)
+        instance._state.db = router.db_for_read(self.model)
+        return connections[router.db_for_write(self.model, instance=instance)]
+
+    def statements(self, connection: BaseDatabaseWrapper) -> Statements:
+        """The SQL for this connection."""
+        found = self._statements.get(connection.vendor)
+        if found is None:
+            found = self._statements[connection.vendor] = Statements(self.model, connection)
+        return found
+
+    def key(self, session_key: str, connection: BaseDatabaseWrapper) -> Any:
+        """The session key as a parameter."""
+        if type(session_key) is str:
+            return session_key
+        return self._key_field.get_db_prep_value(session_key, connection)
+
+    def expire_date(self, value: datetime, connection: BaseDatabaseWrapper) -> Any:
+        """A point in time as a parameter, in the form in which Django stores it."""
+        if value.tzinfo is UTC and type(self._expire_field) is models.DateTimeField:
+            # What the field and the backend arrive at for such a value, in fewer steps.
+            if connection.vendor == "postgresql":
+                return value.isoformat()
+            if connection.timezone is UTC:
+                return str(value.replace(tzinfo=None))
+        parameter = self._expire_field.get_db_prep_save(value, connection)
+        # Text is several times cheaper for psycopg to bind, and PostgreSQL reads the same from it.
+        if type(parameter) is datetime and connection.vendor == "postgresql":
+            return parameter.isoformat()
+        return parameter
+
+    def values(
+        self,
+        instance: models.Model,
+        connection: BaseDatabaseWrapper,
+        add: bool,  # noqa: FBT001 - Field.pre_save's
+    ) -> tuple[Any, ...] | None:
+        """All columns of an instance as parameters; ``None`` if one is an SQL expression."""
+        values = [field.pre_save(instance, add) for field in self.fields]
+        if any(hasattr(value, "as_sql") for value in values):
+            return None
+        return tuple(
+            field.get_db_prep_save(value, connection)
+            for field, value in zip(self.fields, values, strict=True)
+        )
+
+
+@lru_cache(maxsize=64)
+def _plan(model: type[AbstractBaseSession]) -> Plan:
+    return Plan(model)
+
+
+def _is_stock(model: type[models.Model], names: Sequence[str]) -> bool:
+    return all(
+        getattr(getattr(model, name), "__func__", getattr(model, name))
+        is getattr(getattr(models.Model, name), "__func__", getattr(models.Model, name))
+        for name in names
+        if hasattr(models.Model, name)
+    )
+
+
+def _is_plain_manager(manager: Any) -> bool:
+    return (
+        isinstance(manager, models.Manager)
+        and type(manager).get_queryset is models.Manager.get_queryset
+        and manager._queryset_class is models.QuerySet
+        and manager._db is None
+    )
+
+
+# Running them.
+
+
+def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> int:
+    """Run one statement that writes, and return the number of rows it matched."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return int(cursor.rowcount)
+    except Exception:
+        # As `Model.save` outside of a savepoint: the transaction around is spoilt.
+        if connection.in_atomic_block:
+            connection.needs_rollback = True
+        raise
+
+
+def _insert(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> None:
+    if connection.vendor == "mysql":
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+        except Exception as error:
+            # A duplicate undoes this statement only, so the transaction around may go on.
+            if isinstance(error, IntegrityError) and _is_duplicate_key(error):
+                raise CreateError from error
+            if connection.in_atomic_block:
+                connection.needs_rollback = True
+            raise
+    elif _execute(connection, sql, parameters) == 0:
+        raise CreateError
+
+
+def _is_duplicate_key(error: IntegrityError) -> bool:
+    """Whether MySQL or MariaDB refused the primary key, not some other unique column."""
+    code, message = (*error.args, None, None)[:2]
+    return code == 1062 and str(message).rstrip("'").endswith("PRIMARY")
+
+
+def _update(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> None:
+    # The rows matched, not changed: Django opens MySQL connections with CLIENT.FOUND_ROWS.
+    if _execute(connection, sql, parameters) == 0:
+        raise UpdateError
+
+
+def _save_by_orm(instance: Any, using: str, must_create: bool) -> None:  # noqa: FBT001
+    """What Django's engine does, but telling a vanished row from other failures."""
+    try:
+        with transaction.atomic(using=using):
+            instance.save(force_insert=must_create, force_update=not must_create, using=using)
+    except IntegrityError as error:
+        if must_create:
+            raise CreateError from error
+        raise
+    except DatabaseError as error:
+        if not must_create and _nothing_was_updated(error):
+            raise UpdateError from error
+        raise
+
+
+def _nothing_was_updated(error: DatabaseError) -> bool:
+    """Whether ``Model.save`` found no row; drivers' errors have a cause or a class of their own."""
+    if error.__cause__ is not None:
+        return False
+    # Django 6.0 has a class for it.
+    return type(error) is DatabaseError or isinstance(error, OBJECT_NOT_UPDATED)

@@ -1,0 +1,177 @@
+"""Write the session settings of this project as JSON, for programs that are not Python."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+__all__ = ["Command"]
+
+# Setting, the types it may have, and the same in words.
+TEXT = ((str,), "a text")
+TRUTH = ((bool,), "True or False")
+OPTIONAL_TEXT = ((str, type(None)), "a text or None")
+SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
+    "SESSION_CACHE_ALIAS": TEXT,
+    "SESSION_COOKIE_AGE": ((int,), "a whole number of seconds"),
+    "SESSION_COOKIE_DOMAIN": OPTIONAL_TEXT,
+    "SESSION_COOKIE_HTTPONLY": TRUTH,
+    "SESSION_COOKIE_NAME": TEXT,
+    "SESSION_COOKIE_PATH": TEXT,
+    "SESSION_COOKIE_SAMESITE": (
+        (str, bool, type(None)),
+        "'Lax', 'Strict', 'None', None or False",
+    ),
+    "SESSION_COOKIE_SECURE": TRUTH,
+    "SESSION_ENGINE": TEXT,
+    "SESSION_EXPIRE_AT_BROWSER_CLOSE": TRUTH,
+    "SESSION_FILE_PATH": ((str, os.PathLike, type(None)), "a path or None"),
+    "SESSION_SAVE_EVERY_REQUEST": TRUTH,
+    "SESSION_SERIALIZER": TEXT,
+    "TIME_ZONE": ((str,), "the name of a time zone"),
+    "USE_TZ": TRUTH,
+}
+
+
+class Command(BaseCommand):
+    """``manage.py export_session_settings [--output FILE] [--include-secret]``."""
+
+    help = (
+        "Writes every setting that sessions depend on as one JSON object: to standard output, or "
+        "whole and at once to a file. Without --include-secret no key is written."
+    )
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's attribute
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--output", metavar="FILE", help="Write to this file.")
+        parser.add_argument(
+            "--include-secret",
+            action="store_true",
+            help="Write SECRET_KEY and SECRET_KEY_FALLBACKS too; a file then gets mode 0600.",
+        )
+
+    def handle(self, *, output: str | None, include_secret: bool, **_: Any) -> None:
+        """Write the settings; ``CommandError`` names a setting that is not usable."""
+        text = json.dumps(exported(include_secret=include_secret), indent=2) + "\n"
+        if output is None:
+            self.stdout.write(text, ending="")
+            return
+        try:
+            write_whole(Path(output), text, private=include_secret)
+        except OSError as error:
+            raise CommandError(f"Cannot write {output}: {error.strerror}.") from error
+
+
+def exported(*, include_secret: bool) -> dict[str, Any]:
+    """Return the settings as JSON values."""
+    found: dict[str, Any] = {"DJANGO_VERSION": django.get_version()}
+    for name, (types, words) in SETTINGS.items():
+        found[name] = checked(name, types, words)
+    found["SESSION_COMPRESSION"] = compression()
+    found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
+    fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
+    found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
+    if include_secret:
+        try:
+            key = settings.SECRET_KEY
+        except ImproperlyConfigured as error:
+            raise CommandError("SECRET_KEY is empty: set it in the settings module.") from error
+        found["SECRET_KEY"] = as_json_key("SECRET_KEY", key)
+        found["SECRET_KEY_FALLBACKS"] = [
+            as_json_key("SECRET_KEY_FALLBACKS", key) for key in fallbacks
+        ]
+    return dict(sorted(found.items()))
+
+
+def checked(name: str, types: tuple[type, ...], words: str) -> Any:
+    """Return a setting if it is of one of these types."""
+    try:
+        value = getattr(settings, name)
+    except AttributeError:
+        raise CommandError(f"{name} is missing: set it to {words}.") from None
+    is_stray_bool = isinstance(value, bool) and bool not in types
+    if not isinstance(value, types) or is_stray_bool:
+        raise CommandError(f"{name} must be {words}: correct it in the settings module.")
+    if name == "SESSION_COOKIE_SAMESITE" and not is_samesite(value):
+        raise CommandError(f"{name} must be {words}: correct it in the settings module.")
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def is_samesite(value: str | bool | None) -> bool:  # noqa: FBT001 - the setting's own types
+    """Whether Django can write this: false and None leave the attribute out, ``"None"`` sends it."""
+    if isinstance(value, str):
+        return value.lower() in {"lax", "none", "strict"}
+    return value is None or value is False
+
+
+def compression() -> str:
+    """Return ``SESSION_COMPRESSION``, the engine's own setting."""
+    value = getattr(settings, "SESSION_COMPRESSION", "fast")
+    if value not in ("fast", "small"):
+        raise CommandError(
+            "SESSION_COMPRESSION must be 'fast' or 'small': correct it in the settings module."
+        )
+    return str(value)
+
+
+def engine_salt(engine: str) -> str:
+    """Return the salt with which the engine's ``SessionStore`` signs."""
+    try:
+        store_class = import_module(engine).SessionStore
+        return str(store_class().key_salt)
+    except ImportError as error:
+        raise CommandError(
+            f"SESSION_ENGINE names a module that cannot be imported ({error}): correct it in the "
+            "settings module, or install what it needs."
+        ) from error
+    except AttributeError as error:
+        raise CommandError(
+            "SESSION_ENGINE names a module without a usable SessionStore: correct it in the "
+            "settings module."
+        ) from error
+
+
+def as_json_key(name: str, key: Any) -> str | dict[str, str]:
+    """Return a key as text, or as base64 if it is bytes that are no text."""
+    if isinstance(key, str):
+        return key
+    if not isinstance(key, bytes):
+        raise CommandError(f"{name} must hold text or bytes: correct it in the settings module.")
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(key).decode("ascii")}
+
+
+def write_whole(path: Path, text: str, *, private: bool) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if not private:
+            # mkstemp gives 0600; what holds no secret gets what the user's mask allows.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,56 @@
+//! Codec errors as Python exceptions.
+//!
+//! Whoever catches Django's `BadSignature` today keeps catching it. The others are
+//! `django_session_rs.DecodeError`, a `ValueError` like those that Django's own reader raises from
+//! `zlib`, `base64` and `json`. No exception refers to a payload, not even through its cause.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::codec::{DecodeError, Part};
+
+/// The exception for a codec error.
+pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
+    match error {
+        DecodeError::BadSignature | DecodeError::SignatureExpired { .. } => bad_signature(py, error),
+        DecodeError::Malformed { part: Part::Base64 } => decode_error(py, &error.to_string(), "base64"),
+        DecodeError::Malformed { part: Part::Timestamp } => decode_error(py, &error.to_string(), "timestamp"),
+        DecodeError::Malformed { part: Part::Zlib } => decode_error(py, &error.to_string(), "zlib"),
+        DecodeError::NotAnObject { .. } => decode_error(py, &error.to_string(), "not_an_object"),
+        DecodeError::Serializer(_) => decode_error(py, &error.to_string(), "json"),
+        DecodeError::TooLarge { .. } => too_large(py, error),
+    }
+}
+
+/// The exception for a payload that Python's `json` does not read.
+pub(super) fn unreadable_json(py: Python<'_>) -> PyErr {
+    decode_error(py, "the payload is not valid JSON", "json")
+}
+
+fn bad_signature(py: Python<'_>, error: &DecodeError) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    raise(CLASS.import(py, "django.core.signing", "BadSignature"), (error.to_string(),))
+}
+
+fn decode_error(py: Python<'_>, message: &str, reason: &str) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django_session_rs.exceptions", "DecodeError");
+    raise(class, (message, reason))
+}
+
+fn too_large(py: Python<'_>, error: &DecodeError) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django_session_rs.exceptions", "PayloadTooLarge");
+    raise(class, (error.to_string(), "too_large"))
+}
+
+fn raise<'py, A>(class: PyResult<&Bound<'py, PyType>>, arguments: A) -> PyErr
+where
+    A: pyo3::call::PyCallArgs<'py>,
+{
+    match class.and_then(|class| class.call1(arguments)) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,36 @@
+//! The extension module `django_session_rs._native`: the only place that knows Python.
+//!
+//! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
+//! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
+//! in between. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+
+mod codec;
+mod convert;
+mod error;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::codec::{DecodedSession, PySessionCodec};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        super::warn_of_debug_build(module)
+    }
+}
+
+/// A debug build is many times slower; nobody should measure one, or deploy it, unawares.
+fn warn_of_debug_build(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    if !cfg!(debug_assertions) {
+        return Ok(());
+    }
+    let py = module.py();
+    let category = py.get_type::<pyo3::exceptions::PyRuntimeWarning>();
+    let message = c"django_session_rs._native is a debug build and slow; build it with --release";
+    PyErr::warn(py, &category, message, 1)
+}

@@ -1,0 +1,205 @@
+"""Django settings, and the databases that the engine is tested on.
+
+SQLite is always there. ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL`` name a PostgreSQL and a MySQL or
+MariaDB server (``make test-python`` starts both); what is missing is said at the end of the run,
+and with ``CI=true`` it is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+DIRECTORY = tempfile.TemporaryDirectory(prefix="django-session-tests-")
+SERVERS = {
+    "postgres": ("TEST_POSTGRES_URL", "django.db.backends.postgresql", "postgres"),
+    "mysql": ("TEST_MYSQL_URL", "django.db.backends.mysql", "mysql"),
+}
+SECRET_KEY = "a secret key for the tests, which is as long as Django wants it"
+
+
+def sqlite(name: str) -> dict:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(Path(DIRECTORY.name) / f"{name}.sqlite3"),
+        "OPTIONS": {"timeout": 5},
+    }
+
+
+def server(kind: str) -> dict | None:
+    variable, engine, maintenance = SERVERS[kind]
+    if not os.environ.get(variable):
+        return None
+    url = urlsplit(os.environ[variable])
+    host = url.hostname or ""
+    return {
+        "ENGINE": engine,
+        "NAME": f"test_django_session_{secrets.token_hex(4)}",
+        "USER": unquote(url.username or ""),
+        "PASSWORD": unquote(url.password or ""),
+        "HOST": host,
+        "PORT": str(url.port or ""),
+        "MAINTENANCE": url.path.strip("/") or maintenance,
+    }
+
+
+def configure() -> None:
+    from django.conf import settings
+
+    if os.environ.get("TEST_MYSQL_URL"):
+        import pymysql
+
+        # Django looks for mysqlclient; PyMySQL stands in for it. 6.1 checks the version.
+        pymysql.version_info = (2, 2, 8, "final", 0)
+        pymysql.__version__ = "2.2.8"
+        pymysql.install_as_MySQLdb()
+    databases = {"default": sqlite("default"), "other": sqlite("other")}
+    for kind in SERVERS:
+        if found := server(kind):
+            databases[kind] = found
+    settings.configure(
+        SECRET_KEY=SECRET_KEY,
+        DATABASES=databases,
+        INSTALLED_APPS=["django.contrib.sessions", "django_session_rs", "custom_session"],
+        SESSION_ENGINE="django_session_rs.backends.db",
+        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        USE_TZ=True,
+        TIME_ZONE="UTC",
+        LOGGING_CONFIG=None,
+    )
+    import django
+
+    django.setup()
+
+
+configure()
+
+
+def missing() -> list[str]:
+    return [variable for variable, *_ in SERVERS.values() if not os.environ.get(variable)]
+
+
+def pytest_configure(config):
+    if missing() and os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"CI tests every database, but {missing()} is not set")
+
+
+def pytest_terminal_summary(terminalreporter):
+    for variable in missing():
+        terminalreporter.section("NOT TESTED", sep="!", red=True)
+        terminalreporter.line(f"{variable} is not set: nothing ran on that database.")
+
+
+@contextlib.contextmanager
+def existing_database(alias: str):
+    """A database of this run's own on a server; nothing else there is touched."""
+    from django.conf import settings
+    from django.db import connections
+
+    options = settings.DATABASES[alias]
+    if "sqlite3" in options["ENGINE"]:
+        yield
+        return
+    name = connections[alias].ops.quote_name(options["NAME"])
+    admin = connections[alias].copy()
+    admin.settings_dict = {**admin.settings_dict, "NAME": options["MAINTENANCE"]}
+    with admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    try:
+        yield
+    finally:
+        connections[alias].close()
+        with admin.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+        admin.close()
+
+
+@pytest.fixture(scope="session")
+def databases():
+    """Aliases of all databases, each with its tables."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    with contextlib.ExitStack() as stack:
+        aliases = list(connections)
+        for alias in aliases:
+            stack.enter_context(existing_database(alias))
+            call_command("migrate", database=alias, run_syncdb=True, verbosity=0)
+        yield aliases
+        connections.close_all()
+
+
+def empty_tables() -> None:
+    from django.apps import apps
+
+    for model in apps.get_models():
+        model._base_manager.all().delete()
+
+
+@pytest.fixture(params=["default", *SERVERS])
+def database(request, databases):
+    """One database after the other in the place of the default one, empty."""
+    from django.db import connections
+
+    alias = request.param
+    if alias not in databases:
+        pytest.skip(f"{SERVERS[alias][0]} is not set")
+    own = connections["default"]
+    connections["default"] = connections[alias]
+    try:
+        empty_tables()
+        yield connections["default"]
+    finally:
+        connections["default"] = own
+
+
+@pytest.fixture
+def sqlite_database(databases):
+    """Only SQLite, empty."""
+    from django.db import connections
+
+    empty_tables()
+    return connections["default"]
+
+
+class Clock:
+    """A clock for Django and for the signatures, which stands still."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    def datetime(self):
+        from datetime import datetime, timedelta, timezone
+
+        from django.conf import settings
+
+        # Not `fromtimestamp`, which rounds the fraction through a float.
+        whole = int(self.now // 1)
+        micro = round((self.now - whole) * 1_000_000)
+        zone = timezone.utc if settings.USE_TZ else None
+        base = datetime.fromtimestamp(whole, tz=zone)
+        return base + timedelta(microseconds=micro)
+
+
+@contextlib.contextmanager
+def frozen(now: float):
+    clock = Clock(now)
+    with (
+        mock.patch("time.time", clock.time),
+        mock.patch("django.utils.timezone.now", clock.datetime),
+    ):
+        yield clock

@@ -1,0 +1,81 @@
+"""Session models as projects write them."""
+
+from django.contrib.sessions.base_session import AbstractBaseSession, BaseSessionManager
+from django.db import models
+
+
+class AccountSession(AbstractBaseSession):
+    """One column more."""
+
+    account_id = models.IntegerField(null=True, db_index=True, unique=True)
+    changed = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        app_label = "custom_session"
+
+    @classmethod
+    def get_session_store_class(cls):
+        from custom_session.stores import SessionStore
+
+        return SessionStore
+
+
+class RenamedSession(AbstractBaseSession):
+    """Other names in the database."""
+
+    session_key = models.CharField("key", max_length=40, primary_key=True, db_column="Key Of It")
+    session_data = models.TextField(db_column="da ta")
+    expire_date = models.DateTimeField(db_index=True, db_column="until")
+
+    class Meta:
+        app_label = "custom_session"
+        db_table = "odd table"
+
+    objects = BaseSessionManager()
+
+
+class LoudSession(AbstractBaseSession):
+    """Its own `save` and `delete`."""
+
+    saved: list = []
+    deleted: list = []
+
+    class Meta:
+        app_label = "custom_session"
+
+    def save(self, *args, **kwargs):
+        self.saved.append(self.session_key)
+        super().save(*args, **kwargs)
+
+    def delete(self, *args, **kwargs):
+        self.deleted.append(self.session_key)
+        return super().delete(*args, **kwargs)
+
+
+class LiveManager(BaseSessionManager):
+    def get_queryset(self):
+        return super().get_queryset().filter(hidden=False)
+
+
+class HiddenSession(AbstractBaseSession):
+    """Its own queryset."""
+
+    hidden = models.BooleanField(default=False)
+    objects = LiveManager()
+
+    class Meta:
+        app_label = "custom_session"
+
+
+class ParentSession(AbstractBaseSession):
+    class Meta:
+        app_label = "custom_session"
+
+
+class ChildSession(ParentSession):
+    """Two tables."""
+
+    note = models.CharField(max_length=10, default="note")
+
+    class Meta:
+        app_label = "custom_session"
