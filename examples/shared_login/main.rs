@@ -10,12 +10,13 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use django_session::{SecretKey, Session, SessionLayer, SessionSettings, SqlStore, UserId};
+use django_session::{SecretKey, Session, SessionLayer, SessionSettings, UserId, store::SqlStore};
 use hmac::{Hmac, KeyInit, Mac};
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -168,18 +169,20 @@ impl Shop {
         let hash: String = session.get("_auth_user_hash").await?.unwrap_or_default();
         let keys = session.settings().secret_key.iter();
         let mut keys = keys.chain(&session.settings().secret_key_fallbacks);
-        let same = keys.any(|key| session_auth_hash(key, &password).ct_eq(hash.as_bytes()).into());
+        let same = keys
+            .any(|key| session_auth_hash(key, &password).as_bytes().ct_eq(hash.as_bytes()).into());
         Ok(same.then_some(username))
     }
 }
 
 /// `AbstractBaseUser.get_session_auth_hash` in `django/contrib/auth/base_user.py`: tells whether the
 /// password (its hash in `auth_user`, that is) is the one of the login, without being in the session.
-fn session_auth_hash(key: &SecretKey, password: &str) -> Vec<u8> {
+fn session_auth_hash(key: &SecretKey, password: &str) -> String {
     const SALT: &[u8] = b"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
     let key = Sha256::new().chain_update(SALT).chain_update(key.as_bytes()).finalize();
     let hmac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
-    format!("{:x}", hmac.chain_update(password).finalize().into_bytes()).into_bytes()
+    let hash = hmac.chain_update(password).finalize().into_bytes();
+    format!("{:x}", Bytes::copy_from_slice(&hash))
 }
 
 /// Refuses every change that a page of another origin asks for.
