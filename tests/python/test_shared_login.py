@@ -15,7 +15,7 @@ from pathlib import Path
 
 import browser as chromium
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from visitor import Visitor, origin
 
 pytestmark = pytest.mark.timeout(600)  # the first test may wait for cargo
@@ -65,13 +65,22 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page of a new visitor; complaints of the browser fail the test."""
     complaints: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            complaints.append(message.text)
+
+    def miss(request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the visitor was faster than the page
+            complaints.append(f"{request.url} {request.failure}")
+
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
     with contextlib.closing(context):
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: complaints.append(message.text))
+        page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
+        page.on("requestfailed", miss)
         yield page
     assert complaints == []
 
