@@ -74,6 +74,8 @@ pub use codec::{DecodeError, EncodeError, SecretKey, SessionCodec, SessionData};
 pub use session::{
     DateTime, Expiry, Session, SessionError, SessionKey, SessionSettings, SessionStore, StoreError,
 };
+#[cfg(feature = "_sql")]
+pub use store::SqlStore;
 #[cfg(feature = "axum")]
 pub use web::UserId;
 #[cfg(feature = "tower")]

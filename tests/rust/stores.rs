@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::session::FixedClock;
+use crate::session::{self, FixedClock};
 use crate::vectors::{self, text, to_python_json};
 
 const NAIVE: &str = "America/New_York";
@@ -255,6 +255,21 @@ mod sqlite_in_memory {
     }
 
     django_session::store_contract!(empty, now());
+}
+
+/// The traces of Django's session object, each on a table that is empty but for its rows.
+#[tokio::test]
+async fn traces_of_django_are_followed_in_every_database() {
+    for place in Place::all().await {
+        let pool = place.pool().await;
+        let new_store = async |record: &Value| {
+            place.execute("DELETE FROM {table}").await;
+            let store = SqlStore::new(pool.clone(), session::codec());
+            let use_tz = !text(record, "id").ends_with("use_tz_False");
+            Arc::new(store.with_table(&place.table).with_use_tz(use_tz)) as _
+        };
+        session::replay(new_store, place.kind != Kind::Postgres).await;
+    }
 }
 
 async fn check_server(kind: Kind) {
