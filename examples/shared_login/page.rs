@@ -22,7 +22,7 @@ impl Display for Page<'_> {
         let count = Count(&lines);
         let account = Account { username: self.username, django, host: Escaped(self.host) };
         let hello = Hello(self.username);
-        let shelf = Each(self.catalogue);
+        let products = Each(self.catalogue);
         let cart = Panel(&lines);
         write!(
             f,
@@ -70,7 +70,7 @@ impl Display for Page<'_> {
   <section aria-labelledby="shelf">
     <h2 id="shelf">On the shelf</h2>
     <ul class="shelf">
-{shelf}    </ul>
+{products}    </ul>
   </section>
   <section class="cart panel" aria-labelledby="cart">
 {cart}  </section>
