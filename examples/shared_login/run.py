@@ -127,7 +127,7 @@ class Demo:
         self.settings = self.directory / "session-settings.json"
         self.django_port = free_port(django_port)
         self.rust_port = free_port(rust_port, taken=self.django_port)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.secret_key = kept_secret(self.directory / "secret-key")
 
         self.env = os.environ | {
@@ -290,7 +290,9 @@ def main() -> int:
         "--json", action="store_true", help="print the addresses as one line of JSON"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, stop_on_signal)
+    # Both by name: a shell that starts this in the background has SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_on_signal)
     try:
         demo = Demo(options.dir, django_port=options.django_port, rust_port=options.rust_port)
         run(demo, release=options.release, as_json=options.json)
