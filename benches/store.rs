@@ -2,11 +2,14 @@
 //!
 //! `query` is the statement alone, `query+codec` adds what any program has to do with the text, and
 //! `store` is the whole operation: compare it with `query+codec`. `codec` alone tells the rest.
+//! The lines that begin with `ratio` compare the two in turns, so that whatever else the machine is
+//! doing slows both down; trust these where the machine is not idle.
 //!
 //! `cargo bench --features sqlite,postgres --bench store`; PostgreSQL takes part where
 //! `TEST_POSTGRES_URL` is set.
 
 #![allow(missing_docs, reason = "criterion's macro makes a public function")]
+#![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to tell")]
 
 use std::sync::Arc;
@@ -85,6 +88,39 @@ impl Bench {
         });
     }
 
+    /// Runs two in turns and prints how the medians of short batches compare.
+    fn ratio<Ours: Future, Theirs: Future>(
+        &self,
+        name: &str,
+        ours: impl Fn() -> Ours,
+        theirs: impl Fn() -> Theirs,
+    ) {
+        const ROUNDS: usize = 1000;
+        const BATCH: u32 = 20;
+        let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+        self.runtime.block_on(async {
+            for _ in 0..ROUNDS {
+                let start = Instant::now();
+                for _ in 0..BATCH {
+                    std::hint::black_box(ours().await);
+                }
+                let middle = Instant::now();
+                for _ in 0..BATCH {
+                    std::hint::black_box(theirs().await);
+                }
+                our_times.push((middle - start) / BATCH);
+                their_times.push(middle.elapsed() / BATCH);
+            }
+        });
+        our_times.sort();
+        their_times.sort();
+        for (label, at) in [("lower quartile", ROUNDS / 4), ("median", ROUNDS / 2)] {
+            let (ours, theirs) = (our_times[at], their_times[at]);
+            let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+            println!("ratio {name}, {label}: {ours:.1?} / {theirs:.1?} = {ratio:.3}");
+        }
+    }
+
     /// Measures the four, given the statements by hand: `load` returns the text, `save` takes it.
     fn compare<Loaded, Saved>(
         &self,
@@ -99,25 +135,31 @@ impl Bench {
         let (key, data) = (&self.record.session_key, &self.record.data);
         let signed = self.codec.encode(data, 1_700_000_000);
 
+        let load_by_hand = async || self.codec.decode(&load().await).unwrap();
+        let load_by_store = async || {
+            let now = self.settings.datetime(Timestamp::now());
+            self.store.load(key, now).await.unwrap().unwrap()
+        };
         let mut group = group(criterion, &format!("{name}/load"));
         self.measure(&mut group, "codec", async || self.codec.decode(&signed).unwrap());
         self.measure(&mut group, "query", &load);
-        self.measure(&mut group, "query+codec", async || self.codec.decode(&load().await).unwrap());
-        self.measure(&mut group, "store", async || {
-            let now = self.settings.datetime(Timestamp::now());
-            self.store.load(key, now).await.unwrap().unwrap()
-        });
+        self.measure(&mut group, "query+codec", load_by_hand);
+        self.measure(&mut group, "store", load_by_store);
         group.finish();
+        self.ratio(&format!("{name}/load"), load_by_store, load_by_hand);
 
+        let save_by_hand = async || {
+            let signed = self.codec.encode(data, Timestamp::now().as_second());
+            assert_eq!(save(signed).await, 1);
+        };
+        let save_by_store = async || self.store.save(&self.record).await.unwrap();
         let mut group = self::group(criterion, &format!("{name}/save"));
         self.measure(&mut group, "codec", async || self.codec.encode(data, 1_700_000_000));
         self.measure(&mut group, "query", async || assert_eq!(save(signed.clone()).await, 1));
-        self.measure(&mut group, "query+codec", async || {
-            let signed = self.codec.encode(data, Timestamp::now().as_second());
-            assert_eq!(save(signed).await, 1);
-        });
-        self.measure(&mut group, "store", async || self.store.save(&self.record).await.unwrap());
+        self.measure(&mut group, "query+codec", save_by_hand);
+        self.measure(&mut group, "store", save_by_store);
         group.finish();
+        self.ratio(&format!("{name}/save"), save_by_store, save_by_hand);
     }
 }
 
