@@ -11,7 +11,7 @@ from django.core.signing import BadSignature
 from django.test import override_settings
 from vectors import case, plain, records, release, same, secret, stored_text
 
-from django_session_rs import DecodeError, PayloadTooLarge, SessionCodec
+from django_session_rs import DecodeError, PayloadTooLargeError, SessionCodec
 from django_session_rs.backends.db import SessionStore
 
 KEY = "a key"
@@ -107,6 +107,7 @@ BY_PYTHON = {
     "decode/json_int_4301_digits",
     "decode/json_int_minus_4301_digits",
 }
+
 
 def negative():
     return [
@@ -279,7 +280,7 @@ def test_a_bad_signature_and_bad_content_are_told_apart():
         assert caught.value.__context__ is None
     assert codec.decode_any(codec.encode_bytes(b"[1]")) == [1]
     large = SessionCodec(KEY, max_size=100)
-    with pytest.raises(PayloadTooLarge) as caught:
+    with pytest.raises(PayloadTooLargeError) as caught:
         large.decode(codec.encode({"a": "b" * 1000}))
     assert caught.value.reason == "too_large"
 
@@ -325,12 +326,12 @@ def test_nothing_secret_is_shown(caplog):
         with pytest.raises((BadSignature, DecodeError)) as caught:
             codec.decode(text)
         shown += [str(caught.value), repr(caught.value), repr(vars(caught.value))]
-    with pytest.raises(PayloadTooLarge) as caught:
+    with pytest.raises(PayloadTooLargeError) as caught:
         SessionCodec("hunter2-key", max_size=1).decode(codec.encode({"hunter2-data": "a" * 99}))
     shown += [str(caught.value), repr(caught.value)]
     shown += [entry.getMessage() for entry in caplog.records]
     assert not any("hunter2" in text or "eyJ" in text for text in shown), shown
-    assert shown[0] == "<SessionCodec salt=\"django.contrib.sessions.SessionStore\" fallbacks=1>"
+    assert shown[0] == '<SessionCodec salt="django.contrib.sessions.SessionStore" fallbacks=1>'
 
 
 class Serializer:
