@@ -13,9 +13,15 @@ use crate::codec::{DecodeError, Part};
 /// The exception for a codec error.
 pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
     match error {
-        DecodeError::BadSignature | DecodeError::SignatureExpired { .. } => bad_signature(py, error),
-        DecodeError::Malformed { part: Part::Base64 } => decode_error(py, &error.to_string(), "base64"),
-        DecodeError::Malformed { part: Part::Timestamp } => decode_error(py, &error.to_string(), "timestamp"),
+        DecodeError::BadSignature | DecodeError::SignatureExpired { .. } => {
+            bad_signature(py, error)
+        }
+        DecodeError::Malformed { part: Part::Base64 } => {
+            decode_error(py, &error.to_string(), "base64")
+        }
+        DecodeError::Malformed { part: Part::Timestamp } => {
+            decode_error(py, &error.to_string(), "timestamp")
+        }
         DecodeError::Malformed { part: Part::Zlib } => decode_error(py, &error.to_string(), "zlib"),
         DecodeError::NotAnObject { .. } => decode_error(py, &error.to_string(), "not_an_object"),
         DecodeError::Serializer(_) => decode_error(py, &error.to_string(), "json"),
