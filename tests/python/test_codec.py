@@ -401,3 +401,19 @@ def test_subclasses_have_their_own_salt():
 def test_decode_takes_what_django_takes(caplog):
     for value in (None, b"a:b:c", 5, "\ud800:a:b", "é:a:b", ""):
         assert answer(SessionStore(), value, caplog) == answer(DjangoStore(), value, caplog)
+
+
+def test_no_variable_of_the_engine_holds_a_key():
+    """Error reports show the variables of every frame but those marked as sensitive."""
+    from django.views.debug import ExceptionReporter
+
+    for options in ({"SESSION_COMPRESSION": "tiny"}, {"SECRET_KEY_FALLBACKS": ["hunter2-old", 5]}):
+        with override_settings(SECRET_KEY="hunter2-key", **options):
+            store = SessionStore()
+            with pytest.raises((ImproperlyConfigured, TypeError)) as caught:
+                store.encode({"a": 1})
+            reporter = ExceptionReporter(None, caught.type, caught.value, caught.tb)
+            frames = reporter.get_traceback_frames()
+        own = [frame for frame in frames if frame["filename"].endswith("backends/db.py")]
+        assert own
+        assert "hunter2" not in repr([frame["vars"] for frame in own])

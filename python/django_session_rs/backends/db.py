@@ -47,6 +47,7 @@ from django.db import (
 )
 from django.db.models import signals
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import SessionCodec
 
@@ -399,26 +400,33 @@ def _compression() -> str:
         value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
     else:
         value = getattr(settings, "SESSION_COMPRESSION", "fast")
-    return value  # type: ignore[no-any-return]
+    if value not in ("fast", "small"):
+        raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
+    return str(value)
 
 
 def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
-    # The settings are read each time: `override_settings` and rotated keys count at once.
-    wanted = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
-    codec = _codecs.get(wanted)
-    if codec is None:
-        if compression not in {"fast", "small"}:
-            raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
-        if len(_codecs) >= _CODECS_KEPT:
-            _codecs.clear()
-        codec = SessionCodec(
-            settings.SECRET_KEY,
-            fallbacks=settings.SECRET_KEY_FALLBACKS,
-            salt=salt,
-            compression=compression,  # type: ignore[arg-type]
-            max_size=max_size,
-        )
-        _codecs[wanted] = codec
+    # The settings are read each time: `override_settings` and rotated keys count at once. No
+    # variable holds a key, since error reports show variables.
+    return _codecs.get(
+        (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
+    ) or _new_codec(salt, max_size, compression)
+
+
+@sensitive_variables()
+def _new_codec(salt: str, max_size: int, compression: str) -> SessionCodec:
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    wanted = (*keys, salt, max_size, compression)
+    codec = SessionCodec(
+        keys[0],
+        fallbacks=keys[1:],
+        salt=salt,
+        compression=compression,  # type: ignore[arg-type]
+        max_size=max_size,
+    )
+    if len(_codecs) >= _CODECS_KEPT:
+        _codecs.clear()
+    _codecs[wanted] = codec
     return codec
 
 
