@@ -13,6 +13,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 
 # Cargo has to build for the interpreter of the virtual environment.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
+# The Django that the Rust tests are held against.
+export TEST_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -35,7 +37,7 @@ test: dev
 	$(SERVICES) $(MAKE) --no-print-directory test-rust test-python
 
 .PHONY: test-rust  ## Run the Rust tests and the examples in the documentation
-test-rust: rust
+test-rust: dev
 	$(SERVICES) cargo test --features $(FEATURES)
 
 .PHONY: test-python  ## Run the Python tests

@@ -333,6 +333,7 @@ fn log2(number: u32) -> u32 {
 }
 
 /// The fixed codes with their lengths, bits in the order in which they are written.
+#[expect(clippy::cast_possible_truncation, reason = "at most 9 bits")]
 const FIXED: [(u16, u8); 288] = {
     let mut codes = [(0, 0); 288];
     let mut symbol = 0;
@@ -360,6 +361,7 @@ fn length_code(length: u16) -> usize {
     LENGTH_CODE[usize::from(length) - MIN_MATCH] as usize
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "29 codes")]
 const LENGTH_CODE: [u8; MAX_MATCH - MIN_MATCH + 1] = {
     let mut codes = [0; MAX_MATCH - MIN_MATCH + 1];
     let mut code = 0;
@@ -396,7 +398,7 @@ fn adler32(input: &[u8]) -> u32 {
         a += u32::from(byte);
         b += a;
     }
-    (b % 65521) << 16 | a % 65521
+    ((b % 65521) << 16) | (a % 65521)
 }
 
 #[cfg(test)]
@@ -418,6 +420,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "random below small numbers")]
     fn another_decoder_reads_what_is_written() {
         let mut state = 1_u64;
         let mut random = move |below: u64| {

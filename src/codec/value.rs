@@ -283,9 +283,9 @@ fn ascii(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 64);
     for char in text.chars() {
         if char.is_ascii() {
-            out.push(char)
+            out.push(char);
         } else {
-            json::push_escaped(&mut out, char.encode_utf8(&mut [0; 4]))
+            json::push_escaped(&mut out, char.encode_utf8(&mut [0; 4]));
         }
     }
     Cow::Owned(out)

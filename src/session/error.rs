@@ -14,6 +14,8 @@ use crate::codec::{DecodeError, EncodeError, ValueError};
 #[non_exhaustive]
 pub enum StoreError {
     /// The database, or the way to it, failed. The session may well exist.
+    ///
+    /// The source is logged by the web layer, so its text must not hold session keys or data.
     #[error("the session store failed")]
     Backend(#[source] Box<dyn StdError + Send + Sync>),
     /// The key is taken already; draw another one (Django's `CreateError`).

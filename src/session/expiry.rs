@@ -158,9 +158,8 @@ impl Stored {
         };
         match raw {
             Ok(Scalar::Null(())) => Self::Absent,
-            Ok(Scalar::Bool(false)) => Self::Falsy { is_zero: true },
             Ok(Scalar::Bool(true)) => Self::Seconds(1.0),
-            Ok(Scalar::Number(0.0)) => Self::Falsy { is_zero: true },
+            Ok(Scalar::Bool(false) | Scalar::Number(0.0)) => Self::Falsy { is_zero: true },
             Ok(Scalar::Number(seconds)) => Self::Seconds(seconds),
             Ok(Scalar::Text(text)) if text.is_empty() => Self::EmptyText,
             Ok(Scalar::Text(text)) => Self::Text(text),
@@ -219,8 +218,8 @@ fn duration(seconds: f64) -> Result<SignedDuration, ExpiryError> {
     // Whole seconds are exact whatever their size; only a fraction is rounded.
     let whole = seconds.trunc();
     let micros = ((seconds - whole) * 1e6).round_ties_even();
-    // The range of a `timedelta`: a billion days.
-    if !(whole.abs() < 86_400e9) {
+    // The range of a `timedelta`: a billion days. Not-a-number is in none.
+    if whole.is_nan() || whole.abs() >= 86_400e9 {
         return Err(ExpiryError::OutOfRange);
     }
     #[expect(clippy::cast_possible_truncation, reason = "just checked, and below a million")]

@@ -80,3 +80,35 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Backend`], or [`StoreError::Unsupported`] where entries expire by themselves.
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError>;
 }
+
+/// A shared store is a store.
+#[async_trait]
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    async fn exists(&self, session_key: &SessionKey) -> Result<bool, StoreError> {
+        (**self).exists(session_key).await
+    }
+
+    async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        (**self).create(record).await
+    }
+
+    async fn load(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        (**self).load(session_key, now).await
+    }
+
+    async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        (**self).save(record).await
+    }
+
+    async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
+        (**self).delete(session_key).await
+    }
+
+    async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
+        (**self).clear_expired(now).await
+    }
+}

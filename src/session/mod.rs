@@ -28,6 +28,8 @@ pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
 pub use self::interface::{SessionRecord, SessionStore};
 pub use self::key::SessionKey;
 pub use self::settings::{SameSite, SessionSettings, SettingsError};
+#[cfg(feature = "tower")]
+pub(crate) use self::state::Flags;
 use self::state::SessionState;
 use crate::codec::{self, SessionData};
 
@@ -363,7 +365,8 @@ impl Session {
     /// [`SessionError::Store`]; the key is the old one then.
     pub async fn create(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
-        self.create_locked(&mut state).await
+        self.create_locked(&mut state).await?;
+        Ok(())
     }
 
     /// Writes the session back, under a new key if it has none.
@@ -373,18 +376,8 @@ impl Session {
     /// [`SessionError::is_interrupted`] tells that another request has deleted it: it stays deleted.
     pub async fn save(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
-        if state.session_key.is_none() {
-            return self.create_locked(&mut state).await;
-        }
-        self.load(&mut state).await?;
-        // Loading may have found that there is no such session. It is not brought back; as in Django,
-        // the object is left with a key that leads nowhere.
-        let Some(session_key) = state.session_key.clone() else {
-            state.session_key = Some(SessionKey::generate());
-            return Err(StoreError::Update.into());
-        };
-        let record = self.record(session_key, state.data())?;
-        Ok(self.inner.store.save(&record).await?)
+        self.save_locked(&mut state).await?;
+        Ok(())
     }
 
     /// Removes the session from the store. The object keeps key and data.
@@ -446,6 +439,34 @@ impl Session {
         self.inner.settings.datetime(self.inner.clock.now())
     }
 
+    /// The flags, all of one moment.
+    #[cfg(feature = "tower")]
+    pub(crate) async fn flags(&self) -> Flags {
+        self.inner.state.lock().await.flags()
+    }
+
+    /// As [`Session::save`], and says under which key.
+    #[cfg(feature = "tower")]
+    pub(crate) async fn save_returning_key(&self) -> Result<SessionKey, SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.save_locked(&mut state).await
+    }
+
+    /// How many seconds from now on the cookie lives, and until when; `None` for one that ends with
+    /// the browser.
+    #[cfg(feature = "tower")]
+    pub(crate) async fn cookie_expiry(&self) -> Result<Option<(i64, DateTime)>, SessionError> {
+        let stored = self.stored_expiry().await?;
+        let settings = self.settings();
+        if stored.at_browser_close(settings.expire_at_browser_close) {
+            return Ok(None);
+        }
+        let now = self.inner.clock.now();
+        let age = stored.age(settings.datetime(now), settings.cookie_age)?;
+        let expires = DateTime::Aware(now).checked_add(age).ok_or(ExpiryError::OutOfRange)?;
+        Ok(Some((age.as_secs(), expires)))
+    }
+
     async fn stored_expiry(&self) -> Result<Stored, SessionError> {
         let data = self.data().await?;
         Ok(Stored::of(&data))
@@ -465,16 +486,32 @@ impl Session {
         Ok(())
     }
 
-    async fn create_locked(&self, state: &mut SessionState) -> Result<(), SessionError> {
+    async fn save_locked(&self, state: &mut SessionState) -> Result<SessionKey, SessionError> {
+        if state.session_key.is_none() {
+            return self.create_locked(state).await;
+        }
+        self.load(state).await?;
+        // Loading may have found that there is no such session. It is not brought back; as in Django,
+        // the object is left with a key that leads nowhere.
+        let Some(session_key) = state.session_key.clone() else {
+            state.session_key = Some(SessionKey::generate());
+            return Err(StoreError::Update.into());
+        };
+        let record = self.record(session_key, state.data())?;
+        self.inner.store.save(&record).await?;
+        Ok(record.session_key)
+    }
+
+    async fn create_locked(&self, state: &mut SessionState) -> Result<SessionKey, SessionError> {
         state.accessed = true;
         let mut record = self.record(SessionKey::generate(), state.data())?;
         for _ in 0..MAX_CREATE_TRIES {
             match self.inner.store.create(&record).await {
                 Ok(()) => {
-                    state.session_key = Some(record.session_key);
+                    state.session_key = Some(record.session_key.clone());
                     drop(record.data);
                     state.change();
-                    return Ok(());
+                    return Ok(record.session_key);
                 }
                 Err(StoreError::Create) => record.session_key = SessionKey::generate(),
                 Err(error) => return Err(error.into()),

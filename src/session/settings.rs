@@ -30,6 +30,7 @@ use crate::codec::{Compression, SESSION_SALT, SecretKey, SessionCodec};
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "they are Django's")]
 pub struct SessionSettings {
     /// The key that signs. There is no default: without it no codec can be made.
     #[doc(alias = "SECRET_KEY")]
@@ -368,7 +369,6 @@ fn check_serializer(serializer: Option<&Value>) -> Result<(), SettingsError> {
 fn from_text(name: &str, text: String) -> Value {
     let lower = text.to_ascii_lowercase();
     match (name, &*lower) {
-        ("SECRET_KEY", _) => Value::String(text),
         ("SECRET_KEY_FALLBACKS", _) => serde_json::from_str(&text).unwrap_or(Value::Null),
         ("SESSION_COOKIE_AGE", _) => text.trim().parse::<i64>().map_or(Value::Null, Value::from),
         ("SESSION_COOKIE_SAMESITE", "false") => Value::Bool(false),

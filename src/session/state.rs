@@ -19,6 +19,15 @@ pub(crate) struct SessionState {
     data: Option<Arc<SessionData>>,
 }
 
+/// The flags by which a web layer decides what to do with a response.
+#[cfg(feature = "tower")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flags {
+    pub(crate) accessed: bool,
+    pub(crate) modified: bool,
+    pub(crate) empty: bool,
+}
+
 impl SessionState {
     pub(crate) fn new(session_key: Option<SessionKey>) -> Self {
         Self { session_key, ..Self::default() }
@@ -27,6 +36,11 @@ impl SessionState {
     /// True without a key and without data. With a key it is false, whatever the data.
     pub(crate) fn is_empty(&self) -> bool {
         self.session_key.is_none() && self.data.as_ref().is_none_or(|data| data.is_empty())
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn flags(&self) -> Flags {
+        Flags { accessed: self.accessed, modified: self.modified, empty: self.is_empty() }
     }
 
     /// Notes an access and tells which session has to be loaded for it, if any.

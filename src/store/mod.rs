@@ -3,7 +3,20 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
+//!
+//! The contract is in `testing` (feature `testing`), for authors of stores.
 
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use memory::MemoryStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
+/// The driver, in the version whose pools [`SqlStore`] takes.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[doc(no_inline)]
+pub use sqlx;

@@ -1,7 +1,13 @@
 //! Everything that is tested through the public API, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod api;
 mod codec;
+mod differential;
 mod layers;
+mod middleware;
 mod properties;
 mod session;
+mod stores;
 mod vectors;
+mod web;

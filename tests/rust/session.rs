@@ -53,8 +53,9 @@ impl Answer {
             Ok(value) => value.into(),
             Err(SessionError::Store(StoreError::Create)) => Self::Raised("CreateError"),
             Err(SessionError::Store(StoreError::Update)) => Self::Raised("UpdateError"),
-            Err(SessionError::Expiry(error)) => error.into(),
-            Err(SessionError::Store(StoreError::ExpireDate(error))) => error.into(),
+            Err(
+                SessionError::Expiry(error) | SessionError::Store(StoreError::ExpireDate(error)),
+            ) => error.into(),
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -194,12 +195,13 @@ impl Replay {
         Session::with_clock(store.clone(), settings.clone(), key, Arc::new(clock.clone()))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     async fn step(&mut self, op: &str, args: &[Value]) -> Answer {
         let session = self.session.clone();
         let name = args.first().and_then(Value::as_str).unwrap_or_default();
         let json = |index: usize| args.get(index).map_or("null".to_owned(), to_python_json);
         match op {
-            "init" => ().into(),
+            "init" | "cache_cleared" => ().into(),
             "get" | "pop" | "setdefault" => {
                 let data = session.data().await.unwrap();
                 let there = data.contains_key(name);
@@ -310,7 +312,6 @@ impl Replay {
                 self.store.delete(&key).await.unwrap();
                 ().into()
             }
-            "cache_cleared" => ().into(),
             other => panic!("{other}"),
         }
     }
@@ -414,8 +415,8 @@ fn is_not_an_age(answer: &Answer, expected: &Answer) -> bool {
     returned && *answer == Answer::Raised("TypeError")
 }
 
-/// Replays every trace; returns how many were equal to the last step.
-pub(crate) async fn replay<F>(new_store: F, refuses_mixed_time_zones: bool) -> usize
+/// Replays every trace that says what the newest release does.
+pub(crate) async fn replay<F>(new_store: F, refuses_mixed_time_zones: bool)
 where
     F: AsyncFn(&Value) -> Arc<dyn SessionStore>,
 {
@@ -441,12 +442,13 @@ where
             let args = step["args"].as_array().map_or(&[][..], Vec::as_slice);
             let answer = replay.step(op, args).await;
             let expected = Answer::expected(step);
-            let mixed = op == "save" && expected == Answer::Raised("ValueError");
-            if mixed && (refuses_mixed_time_zones || answer == Answer::Raised("ValueError")) {
-                assert!(matches!(answer, Answer::Raised("TypeError" | "ValueError")), "{at}");
-            } else if mixed {
-                // Only a table without time zones has to refuse an aware date.
-                break;
+            if op == "save" && expected == Answer::Raised("ValueError") && answer != expected {
+                // An aware date under USE_TZ=False: SQLite and MySQL have no place for it. Where there
+                // is one, the trace has nothing more to say.
+                if !refuses_mixed_time_zones {
+                    break;
+                }
+                assert_eq!(answer, Answer::Raised("TypeError"), "{at}");
             } else {
                 assert!(
                     answer == expected || is_not_an_age(&answer, &expected),
@@ -465,8 +467,7 @@ where
         assert!(explained, "{version} {case}");
         assert!(case == "db/bool_new" || ["1.11.29", "2.2.28", "3.2.25"].contains(&&**version));
     }
-    assert_eq!(replayed + changed.len(), 444);
-    replayed
+    assert_eq!((replayed, changed.len()), (337, 107), "no record is passed over unseen");
 }
 
 fn case(record: &Value) -> String {
@@ -489,8 +490,7 @@ pub(crate) fn codec() -> SessionCodec {
 
 #[tokio::test]
 async fn traces_of_django_are_followed_in_memory() {
-    let replayed = replay(async |_| Arc::new(MemoryStore::new(codec())) as _, false).await;
-    assert_eq!(replayed, 337);
+    replay(async |_| Arc::new(MemoryStore::new(codec())) as _, false).await;
 }
 
 /// `load` over rows that are there, expired, missing, corrupt, under odd keys.

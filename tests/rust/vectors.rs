@@ -1,13 +1,18 @@
 //! The golden vectors: what real Django releases wrote. `tests/fixtures/README.md` names the fields.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
 
 /// The records of one family, such as `modern_json`.
 pub(crate) fn read(family: &str) -> Vec<Value> {
-    let path = format!("tests/fixtures/vectors/{family}.jsonl.zst");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    read_file(&format!("vectors/{family}.jsonl.zst"))
+}
+
+/// The records of a file in `tests/fixtures`.
+pub(crate) fn read_file(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let compressed = std::fs::read(&path).unwrap();
     let text = zstd::decode_all(&*compressed).unwrap();
     let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -48,7 +53,7 @@ fn write(out: &mut String, value: &Value) {
         Value::Array(items) => write_list(out, items),
         Value::Object(object) => match object.get("__type__").and_then(Value::as_str) {
             None => {
-                write_dict(out, object.iter().map(|(name, value)| (name.clone().into(), value)))
+                write_dict(out, object.iter().map(|(name, value)| (name.clone().into(), value)));
             }
             Some(kind) => write_tagged(out, kind, value),
         },
@@ -121,7 +126,7 @@ fn write_text(out: &mut String, units: impl Iterator<Item = u16>) {
             Some(8) => out.push_str("\\b"),
             Some(12) => out.push_str("\\f"),
             Some(byte @ b' '..=b'~') => out.push(char::from(byte)),
-            _ => out.push_str(&format!("\\u{unit:04x}")),
+            _ => write!(out, "\\u{unit:04x}").unwrap(),
         }
     }
     out.push('"');

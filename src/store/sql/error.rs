@@ -1,0 +1,209 @@
+//! Errors of databases, made fit to be shown and logged.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use sqlx::error::DatabaseError;
+use thiserror::Error;
+
+use crate::session::SettingsError;
+
+/// What is inside a [`StoreError::Backend`](crate::StoreError::Backend) of
+/// [`SqlStore`](super::SqlStore).
+///
+/// A database may repeat what it was given: `Key (session_key)=(…) already exists`. So the message
+/// is shown only where it is known to name no more than tables, users and limits; otherwise there is
+/// the code alone. The error in full is [`SqlError::as_sqlx`].
+///
+/// # Example
+///
+/// ```
+/// use django_session::StoreError;
+/// use django_session::store::SqlError;
+///
+/// fn is_timeout(error: &StoreError) -> bool {
+///     let StoreError::Backend(source) = error else { return false };
+///     let sql = source.downcast_ref::<SqlError>().and_then(SqlError::as_sqlx);
+///     matches!(sql, Some(django_session::store::sqlx::Error::PoolTimedOut))
+/// }
+/// # assert!(!is_timeout(&StoreError::Update));
+/// ```
+pub struct SqlError(Kind);
+
+enum Kind {
+    Sqlx(sqlx::Error),
+    Column(&'static str),
+}
+
+impl SqlError {
+    pub(super) fn unreadable(column: &'static str) -> Self {
+        Self(Kind::Column(column))
+    }
+
+    /// What sqlx reported. It may contain session keys and session data: look at its kind and its
+    /// codes, but do not log it.
+    pub fn as_sqlx(&self) -> Option<&sqlx::Error> {
+        match &self.0 {
+            Kind::Sqlx(error) => Some(error),
+            Kind::Column(_) => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for SqlError {
+    fn from(error: sqlx::Error) -> Self {
+        Self(Kind::Sqlx(error))
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Column(column) => write!(f, "a row has an unreadable {column}"),
+            Kind::Sqlx(sqlx::Error::Database(error)) => {
+                f.write_str("the database reports ")?;
+                match (error.code(), harmless_message(&**error)) {
+                    (Some(code), Some(message)) => write!(f, "{code}: {message}"),
+                    (None, Some(message)) => f.write_str(message),
+                    (Some(code), None) => {
+                        write!(f, "{code} ({:?}); its message may hold values", error.kind())
+                    }
+                    (None, None) => f.write_str("an error; its message may hold values"),
+                }
+            }
+            Kind::Sqlx(sqlx::Error::Io(error)) => write!(f, "the connection failed: {error}"),
+            Kind::Sqlx(sqlx::Error::Tls(error)) => write!(f, "no secure connection: {error}"),
+            Kind::Sqlx(
+                error @ (sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed),
+            ) => write!(f, "{error}"),
+            Kind::Sqlx(sqlx::Error::Configuration(_)) => {
+                f.write_str("the address of the database is malformed")
+            }
+            Kind::Sqlx(
+                sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnIndexOutOfBounds { .. },
+            ) => f.write_str("a row has an unreadable column"),
+            Kind::Sqlx(_) => f.write_str("the database driver failed"),
+        }
+    }
+}
+
+impl fmt::Debug for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqlError").field(&format_args!("{self}")).finish()
+    }
+}
+
+/// The source would be the very error that must not be shown, so there is none; see
+/// [`SqlError::as_sqlx`].
+impl StdError for SqlError {}
+
+/// The message of an error whose kind excludes that it repeats a value. The statements are known and
+/// hold none.
+fn harmless_message(error: &dyn DatabaseError) -> Option<&str> {
+    let code = error.code().unwrap_or_default();
+    let harmless = {
+        #[cfg(feature = "mysql")]
+        if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            return is_harmless_mysql(error.number()).then(|| error.message());
+        }
+        #[cfg(feature = "sqlite")]
+        if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+            // All but constraints, 19, which a trigger may phrase as it likes.
+            let primary = code.parse::<i32>().map(|code| code & 0xff);
+            return (primary.is_ok_and(|primary| primary != 19)).then(|| error.message());
+        }
+        is_harmless_sqlstate(&code)
+    };
+    harmless.then(|| error.message())
+}
+
+/// Classes of PostgreSQL: connection, transaction state, authorization, deadlock, unknown names and
+/// rights, resources, locks, operators at work, the system.
+fn is_harmless_sqlstate(code: &str) -> bool {
+    const CLASSES: [&str; 12] =
+        ["08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "0A"];
+    CLASSES.iter().any(|class| code.starts_with(class))
+}
+
+/// Connections, rights, unknown names, locks, read-only servers, limits, columns too short.
+#[cfg(feature = "mysql")]
+fn is_harmless_mysql(number: u16) -> bool {
+    matches!(
+        number,
+        1040..=1042
+            | 1044..=1046
+            | 1049
+            | 1053
+            | 1054
+            | 1114
+            | 1129
+            | 1130
+            | 1142
+            | 1146
+            | 1203
+            | 1205
+            | 1213
+            | 1226
+            | 1290
+            | 1317
+            | 1406
+            | 1792
+            | 1836
+            | 1927
+    )
+}
+
+/// [`SqlStore::connect`](super::SqlStore::connect) got no database. The address is never repeated: it
+/// holds a password.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The database does not answer, does not let us in, or is a file that does not exist.
+    #[error("cannot connect to the database")]
+    Connect(#[source] SqlError),
+    /// This program was built without the driver.
+    #[error(
+        "there is no driver for {scheme} addresses in this build; enable the feature `{feature}` of \
+         the crate django-session"
+    )]
+    FeatureDisabled {
+        /// The scheme of the address.
+        scheme: &'static str,
+        /// The feature that brings the driver.
+        feature: &'static str,
+    },
+    /// No codec can be made of the settings.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The address begins with none of the schemes that are known.
+    #[error(
+        "the address must begin with sqlite:, postgres://, postgresql://, mysql:// or mariadb://"
+    )]
+    UnknownScheme,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_that_repeat_values_are_not_shown() {
+        for hidden in ["22001", "22007", "22P02", "23502", "23505", "23514", "P0001", "XX000", ""] {
+            assert!(!is_harmless_sqlstate(hidden), "{hidden}");
+        }
+        for shown in ["42P01", "57P01", "28P01", "53300"] {
+            assert!(is_harmless_sqlstate(shown), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_never_repeated() {
+        let source = sqlx::Error::Configuration("unknown value \"hunter2\"".into());
+        let error = ConnectError::Connect(SqlError::from(source));
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}

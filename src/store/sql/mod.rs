@@ -1,0 +1,521 @@
+//! Sessions in the table `django_session`, as `django.contrib.sessions.backends.db` keeps them.
+//!
+//! The table stays Django's: nothing is created or migrated, and rows are what Django writes, to the
+//! microsecond and, where the column is text, to the letter. Different: each step is one statement
+//! that commits by itself, where Django wraps a write in a transaction and reads before it deletes,
+//! and a failure during an update is an error of its own, where Django calls each of them a deleted
+//! session. The fixture `db_rows` proves the representation on all three databases.
+
+mod dialect;
+mod error;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use sqlx::pool::PoolOptions;
+use sqlx::{AssertSqlSafe, Row};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use sqlx::{Connection, Database};
+
+use self::dialect::{Dialect, Statements, Zone};
+pub use self::error::{ConnectError, SqlError};
+use crate::codec::SessionCodec;
+use crate::session::{
+    DateTime, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+};
+
+/// The table of `django.contrib.sessions.models.Session`.
+const TABLE: &str = "django_session";
+/// How many sessions one statement of `clear_expired` removes, unless told otherwise.
+const CLEAR_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
+/// How long to wait for a connection, and on SQLite for a lock: as long as Django there.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that rested longer is tried before it is used.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
+///
+/// Clones share the connections. Every operation is one statement, `clear_expired` one per
+/// [batch](SqlStore::with_clear_batch).
+///
+/// # Keys that no row can have
+///
+/// A client chooses the key it sends. One that the column cannot hold, because of a NUL character on
+/// PostgreSQL or a character that the table's encoding lacks, is a key that does not exist, though
+/// Django answers it by a server error. Where the collation of the column ignores case, as MySQL's do
+/// by default, a key finds its row in any spelling, as in Django.
+///
+/// # PgBouncer
+///
+/// In transaction mode before version 1.21, prepared statements cannot be used: add
+/// `?statement-cache-capacity=0` to the address given to [`SqlStore::connect`], or give a pool so made
+/// and [`with_persistent_statements(false)`](SqlStore::with_persistent_statements).
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use django_session::store::{SqlStore, sqlx};
+/// use django_session::{SecretKey, Session, SessionSettings};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("db.sqlite3");
+/// # let url = format!("sqlite:{}?mode=rwc", path.display());
+/// # let pool = sqlx::SqlitePool::connect(&url).await?;
+/// # sqlx::raw_sql(
+/// #     "CREATE TABLE django_session (session_key varchar(40) NOT NULL PRIMARY KEY, \
+/// #      session_data text NOT NULL, expire_date datetime NOT NULL)",
+/// # ).execute(&pool).await?;
+/// # let url = format!("sqlite:{}", path.display());
+/// let settings = SessionSettings::default().with_secret_key(SecretKey::new("the site's SECRET_KEY")?);
+/// // For example "sqlite:db.sqlite3" or "postgres://user:password@localhost/site".
+/// let store = Arc::new(SqlStore::connect(&url, &settings).await?);
+///
+/// let session = Session::new(store, Arc::new(settings), None);
+/// session.insert("cart", &["tea"]).await?;
+/// session.save().await?;
+///
+/// // What `manage.py shell` would find:
+/// let keys: Vec<String> =
+///     sqlx::query_scalar("SELECT session_key FROM django_session").fetch_all(&pool).await?;
+/// assert_eq!(keys, [session.session_key().await.unwrap().as_str()]);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone)]
+pub struct SqlStore {
+    pool: SqlPool,
+    codec: SessionCodec,
+    table: Arc<str>,
+    statements: Arc<Statements>,
+    zone: Zone,
+    persistent: bool,
+    clear_batch: NonZeroU32,
+}
+
+/// Connections to a database of one of the kinds that were compiled in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SqlPool {
+    /// Connections to MySQL or MariaDB.
+    #[cfg(feature = "mysql")]
+    MySql(sqlx::MySqlPool),
+    /// Connections to PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgPool),
+    /// Connections to a file of SQLite.
+    #[cfg(feature = "sqlite")]
+    Sqlite(sqlx::SqlitePool),
+}
+
+#[cfg(feature = "mysql")]
+impl From<sqlx::MySqlPool> for SqlPool {
+    fn from(pool: sqlx::MySqlPool) -> Self {
+        Self::MySql(pool)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<sqlx::PgPool> for SqlPool {
+    fn from(pool: sqlx::PgPool) -> Self {
+        Self::Postgres(pool)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<sqlx::SqlitePool> for SqlPool {
+    fn from(pool: sqlx::SqlitePool) -> Self {
+        Self::Sqlite(pool)
+    }
+}
+
+impl SqlPool {
+    fn dialect(&self) -> Dialect {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(_) => Dialect::MySql,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Dialect::Postgres,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+}
+
+/// Runs a statement on whatever database it is: `execute` for the number of rows it met,
+/// `fetch_optional` for a row, of which the last argument makes something.
+macro_rules! run {
+    ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
+        run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
+    };
+    ($store:expr, $statement:ident [$($parameter:expr),+] fetch_optional, $read:expr) => {
+        run!(@ $store, $statement [$($parameter),+] fetch_optional, $read)
+    };
+    (@ $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {
+        match &$store.pool {
+            #[cfg(feature = "mysql")]
+            SqlPool::MySql(pool) => run!(@ pool, $store, $statement [$($parameter),+] $how, $read),
+            #[cfg(feature = "postgres")]
+            SqlPool::Postgres(pool) => run!(@ pool, $store, $statement [$($parameter),+] $how, $read),
+            #[cfg(feature = "sqlite")]
+            SqlPool::Sqlite(pool) => run!(@ pool, $store, $statement [$($parameter),+] $how, $read),
+        }
+    };
+    (@ $pool:ident, $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {
+        sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
+            .persistent($store.persistent)
+            $(.bind($parameter))+
+            .$how($pool)
+            .await
+            .map_err(SqlError::from)
+            .and_then($read)
+    };
+}
+
+impl SqlStore {
+    /// A store on connections of yours, for sessions that this codec signs.
+    ///
+    /// It assumes `USE_TZ=True`, Django's default since 5.0; for a site without see
+    /// [`SqlStore::with_use_tz`].
+    pub fn new(pool: impl Into<SqlPool>, codec: SessionCodec) -> Self {
+        let pool = pool.into();
+        let statements = Arc::new(pool.dialect().statements(TABLE));
+        let zone = Zone { use_tz: true, time_zone: TimeZone::UTC };
+        Self {
+            pool,
+            codec,
+            table: TABLE.into(),
+            statements,
+            zone,
+            persistent: true,
+            clear_batch: CLEAR_BATCH,
+        }
+    }
+
+    /// Connects to a database and makes a store for the site with these settings.
+    ///
+    /// The address is `sqlite:db.sqlite3`, `sqlite:///srv/site/db.sqlite3`,
+    /// `postgres://user:password@host/name` or `mysql://…` (also `postgresql://`, `mariadb://`), with
+    /// parameters as [sqlx](https://docs.rs/sqlx) has them. There are ten connections at most, for
+    /// which an operation waits five seconds; for other numbers make a pool and use
+    /// [`SqlStore::new`]. A file of SQLite must exist, is waited for if locked, for five seconds
+    /// too, and keeps its journal mode.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; see there.
+    pub async fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
+        let codec = settings.codec()?;
+        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
+        let pool = match &*scheme.to_ascii_lowercase() {
+            "sqlite" => connect_sqlite(url).await,
+            "postgres" | "postgresql" => connect_postgres(url).await,
+            "mysql" | "mariadb" => connect_mysql(url).await,
+            _ => Err(ConnectError::UnknownScheme),
+        }?;
+        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
+        // over, unless each statement says that it need not be kept.
+        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
+        Ok(Self::new(pool, codec)
+            .with_use_tz(settings.use_tz)
+            .with_time_zone(settings.time_zone.clone())
+            .with_persistent_statements(persistent))
+    }
+
+    /// Sets the name of the table, for a site whose model has a `db_table` of its own. It is quoted
+    /// as one name; a schema cannot be part of it.
+    #[must_use]
+    pub fn with_table(mut self, table: &str) -> Self {
+        self.table = table.into();
+        self.statements = Arc::new(self.pool.dialect().statements(table));
+        self
+    }
+
+    /// Sets whether the site has `USE_TZ`. Without, SQLite and MySQL hold local time, and aware times
+    /// are refused there with
+    /// [`MixedTimeZones`](crate::session::ExpiryError::MixedTimeZones).
+    #[must_use]
+    pub fn with_use_tz(mut self, use_tz: bool) -> Self {
+        self.zone.use_tz = use_tz;
+        self
+    }
+
+    /// Sets the site's `TIME_ZONE`, UTC at first: the zone of naive times wherever an instant is
+    /// needed.
+    #[must_use]
+    pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
+        self.zone.time_zone = time_zone;
+        self
+    }
+
+    /// Sets whether statements are prepared once per connection, as they are at first. Without, each
+    /// is prepared anew, which is slower and which old poolers need.
+    #[must_use]
+    pub fn with_persistent_statements(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Sets how many sessions one statement of `clear_expired` removes, 1000 at first. Locks are held
+    /// for one statement.
+    #[must_use]
+    pub fn with_clear_batch(mut self, sessions: NonZeroU32) -> Self {
+        self.clear_batch = sessions;
+        self
+    }
+
+    /// The connections.
+    pub fn pool(&self) -> &SqlPool {
+        &self.pool
+    }
+
+    fn encode(&self, record: &SessionRecord) -> Result<(String, String), StoreError> {
+        let expire_date = self.encode_time(record.expire_date)?;
+        let session_data = self.codec.encode(&record.data, Timestamp::now().as_second());
+        Ok((session_data, expire_date))
+    }
+
+    fn encode_time(&self, time: DateTime) -> Result<String, StoreError> {
+        self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
+    }
+
+    /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
+    /// it.
+    fn cannot_exist(&self, session_key: &SessionKey) -> bool {
+        self.pool.dialect() == Dialect::Postgres && session_key.as_str().contains('\0')
+    }
+}
+
+impl fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore")
+            .field("dialect", &self.pool.dialect())
+            .field("table", &self.table)
+            .field("use_tz", &self.zone.use_tz)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SessionStore for SqlStore {
+    async fn exists(&self, session_key: &SessionKey) -> Result<bool, StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(false);
+        }
+        let found =
+            run!(self, exists[session_key.as_str()] fetch_optional, |row| Ok(row.is_some()));
+        found.or_else(|error| no_such_key(error, session_key))
+    }
+
+    async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        let (session_data, expire_date) = self.encode(record)?;
+        let key = record.session_key.as_str();
+        match run!(self, create[key, &*session_data, &*expire_date] execute) {
+            Ok(0) => Err(StoreError::Create),
+            Ok(_) => Ok(()),
+            Err(error) if is_unique_violation(&error) => Err(StoreError::Create),
+            Err(error) => Err(StoreError::backend(error)),
+        }
+    }
+
+    async fn load(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(None);
+        }
+        let now = self.encode_time(now)?;
+        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| {
+            let Some(row) = row else { return Ok(None) };
+            // Some servers give text columns out as bytes; the type that is declared says little.
+            let session_data: &str = row.try_get_unchecked(0)?;
+            let expire_date = row.expire_date(&self.zone)?;
+            Ok(Some((self.codec.decode(session_data), expire_date)))
+        });
+        match found.or_else(|error| no_such_key(error, session_key))? {
+            None => Ok(None),
+            Some((decoded, expire_date)) => Ok(Some(SessionRecord {
+                session_key: session_key.clone(),
+                data: Arc::new(decoded.map_err(StoreError::Decode)?.data),
+                expire_date,
+            })),
+        }
+    }
+
+    async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        if self.cannot_exist(&record.session_key) {
+            return Err(StoreError::Update);
+        }
+        let (session_data, expire_date) = self.encode(record)?;
+        let key = record.session_key.as_str();
+        let saved = run!(self, save[&*session_data, &*expire_date, key] execute);
+        // MySQL counts the rows it found, not those it changed: sqlx asks it to.
+        match saved.or_else(|error| no_such_key(error, &record.session_key))? {
+            0 => Err(StoreError::Update),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(());
+        }
+        let deleted = run!(self, delete[session_key.as_str()] execute);
+        deleted.or_else(|error| no_such_key(error, session_key))?;
+        Ok(())
+    }
+
+    async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
+        let now = self.encode_time(now)?;
+        let batch = self.clear_batch.get();
+        let mut cleared = 0;
+        loop {
+            let batch_cleared = run!(self, clear_expired[&*now, i64::from(batch)] execute)
+                .map_err(StoreError::backend)?;
+            cleared += batch_cleared;
+            if batch_cleared < u64::from(batch) {
+                return Ok(cleared);
+            }
+        }
+    }
+}
+
+/// The column `expire_date` of a row of `load`.
+trait ExpireDate {
+    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError>;
+}
+
+#[cfg(feature = "mysql")]
+impl ExpireDate for sqlx::mysql::MySqlRow {
+    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+        let text: &str = self.try_get_unchecked(1)?;
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl ExpireDate for sqlx::postgres::PgRow {
+    /// Not by a type of sqlx: those panic at `infinity`.
+    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+        let value = self.try_get_raw(1)?;
+        let bytes = value.as_bytes().ok().and_then(|bytes| bytes.try_into().ok());
+        let bytes = bytes.ok_or(SqlError::unreadable("expire_date"))?;
+        Ok(dialect::decode_micros(zone, i64::from_be_bytes(bytes)))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl ExpireDate for sqlx::sqlite::SqliteRow {
+    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+        let text: &str = self.try_get_unchecked(1)?;
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+    }
+}
+
+fn is_unique_violation(error: &SqlError) -> bool {
+    let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
+    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// What a lookup finds (nothing) if the database failed only because its encoding lacks a character
+/// of the key.
+fn no_such_key<T: Default>(error: SqlError, session_key: &SessionKey) -> Result<T, StoreError> {
+    if !session_key.as_str().is_ascii() && lacks_character(&error) {
+        return Ok(T::default());
+    }
+    Err(StoreError::backend(error))
+}
+
+fn lacks_character(error: &SqlError) -> bool {
+    let Some(error) = error.as_sqlx().and_then(sqlx::Error::as_database_error) else {
+        return false;
+    };
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // Illegal mix of collations; cannot convert a string, or a parameter.
+        return matches!(error.number(), 1267 | 3854 | 3988);
+    }
+    // PostgreSQL's untranslatable_character.
+    error.code().is_some_and(|code| code == "22P05")
+}
+
+#[cfg(feature = "sqlite")]
+async fn connect_sqlite(url: &str) -> Result<SqlPool, ConnectError> {
+    let options: sqlx::sqlite::SqliteConnectOptions = parse(url)?;
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    let pool = PoolOptions::new()
+        .acquire_timeout(TIMEOUT)
+        // Each would have a database of its own, which lives as long as it does.
+        .max_connections(if in_memory { 1 } else { 10 })
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false);
+    let pool = pool.connect_with(options.busy_timeout(TIMEOUT)).await;
+    Ok(SqlPool::Sqlite(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
+}
+
+#[cfg(not(feature = "sqlite"))]
+async fn connect_sqlite(_: &str) -> Result<SqlPool, ConnectError> {
+    Err(ConnectError::FeatureDisabled { scheme: "sqlite", feature: "sqlite" })
+}
+
+#[cfg(feature = "postgres")]
+async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
+    let options: sqlx::postgres::PgConnectOptions = parse(url)?;
+    // PgBouncer refuses this parameter, and no floating-point number is ever read.
+    let options = options.extra_float_digits(None);
+    let pool = server_pool().connect_with(options).await;
+    Ok(SqlPool::Postgres(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn connect_postgres(_: &str) -> Result<SqlPool, ConnectError> {
+    Err(ConnectError::FeatureDisabled { scheme: "postgres", feature: "postgres" })
+}
+
+#[cfg(feature = "mysql")]
+async fn connect_mysql(url: &str) -> Result<SqlPool, ConnectError> {
+    let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
+    let pool = server_pool().connect_with(options).await;
+    Ok(SqlPool::MySql(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
+}
+
+#[cfg(not(feature = "mysql"))]
+async fn connect_mysql(_: &str) -> Result<SqlPool, ConnectError> {
+    Err(ConnectError::FeatureDisabled { scheme: "mysql", feature: "mysql" })
+}
+
+fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
+    url: &str,
+) -> Result<Options, ConnectError> {
+    url.parse().map_err(|error| ConnectError::Connect(SqlError::from(error)))
+}
+
+/// A pool that asks a connection whether it is alive only after a rest, and so not once per
+/// operation.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn server_pool<DB: Database>() -> PoolOptions<DB> {
+    PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
+        |connection: &mut DB::Connection, rest| {
+            Box::pin(async move {
+                if rest.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        },
+    )
+}

@@ -1,0 +1,180 @@
+//! Django's `SessionMiddleware` for Rust services.
+//!
+//! This file holds the decisions, free of any framework: what Django 6.1 does in
+//! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
+//! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
+//!
+//! * A store that fails gives 503 and leaves the cookie alone. Django's answer is 500, or, if the
+//!   database fails while saving, the one for a deleted session.
+//! * A response of status 500 and above is passed on at once. Django computes the expiry before it
+//!   looks at the status, which costs a query and may replace one error by another.
+//!
+//! Proved by the records of `tests/fixtures/vectors/middleware`.
+
+#[cfg(feature = "axum")]
+mod axum;
+mod cookie;
+mod rejection;
+mod tower;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, response};
+
+#[cfg(feature = "axum")]
+pub use self::axum::UserId;
+pub use self::rejection::SessionRejection;
+pub use self::tower::{ResponseFuture, SessionLayer, SessionService};
+use crate::session::{Flags, Session, SessionError, SessionSettings};
+
+/// What becomes of the cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// Tell the client to forget it. Nothing is saved, and the status does not matter.
+    Delete,
+    /// Leave it as it is.
+    Keep { vary: bool },
+    /// Save the session, then send the cookie again.
+    Save,
+}
+
+/// Django's `SessionMiddleware.process_response` up to the first effect. `cookie_sent` is about the
+/// name alone: an empty value counts.
+fn decide(
+    cookie_sent: bool,
+    flags: Flags,
+    status: StatusCode,
+    settings: &SessionSettings,
+) -> Decision {
+    if cookie_sent && flags.empty {
+        return Decision::Delete;
+    }
+    let wanted = flags.modified || settings.save_every_request;
+    if wanted && !flags.empty && status.as_u16() < 500 {
+        return Decision::Save;
+    }
+    Decision::Keep { vary: flags.accessed }
+}
+
+/// What to add to a response.
+#[derive(Debug, Default)]
+struct Effect {
+    set_cookie: Option<HeaderValue>,
+    vary: bool,
+}
+
+impl Effect {
+    /// Adds the headers. Cookies that the handler has set stay.
+    fn apply(self, response: &mut response::Parts) {
+        if self.vary {
+            vary_on_cookie(&mut response.headers);
+        }
+        if let Some(set_cookie) = self.set_cookie {
+            response.headers.append(header::SET_COOKIE, set_cookie);
+        }
+    }
+}
+
+/// A request whose session has to be looked after when its response is ready.
+#[derive(Debug)]
+struct Exchange {
+    session: Session,
+    cookie_sent: bool,
+}
+
+impl Exchange {
+    /// Saves the session if it has to be, and says what to add to the response.
+    ///
+    /// # Errors
+    ///
+    /// The response to send instead. It has neither cookie nor `Vary`: it says nothing about the
+    /// session, and no cache keeps a 400, a 500 or a 503 that does not ask for it.
+    async fn finish(self, status: StatusCode) -> Result<Effect, SessionRejection> {
+        let settings = self.session.settings();
+        match decide(self.cookie_sent, self.session.flags().await, status, settings) {
+            Decision::Delete => {
+                Ok(Effect { set_cookie: Some(cookie::delete(settings)?), vary: true })
+            }
+            Decision::Keep { vary } => Ok(Effect { set_cookie: None, vary }),
+            Decision::Save => {
+                let set_cookie = self.save().await.map_err(|error| SessionRejection::of(&error))?;
+                Ok(Effect { set_cookie: Some(set_cookie?), vary: true })
+            }
+        }
+    }
+
+    async fn save(&self) -> Result<Result<HeaderValue, SessionRejection>, SessionError> {
+        // In this order: looking for the expiry may find that the session is not there, and then
+        // saving makes a new one.
+        let expiry = self.session.cookie_expiry().await?;
+        let session_key = self.session.save_returning_key().await?;
+        Ok(cookie::set(self.session.settings(), &session_key, expiry))
+    }
+}
+
+/// Django's `patch_vary_headers(response, ["Cookie"])`.
+fn vary_on_cookie(headers: &mut HeaderMap) {
+    const COOKIE: &[u8] = b"Cookie";
+    let lines = headers.get_all(header::VARY).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut names: Vec<&[u8]> =
+        names.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).collect();
+    if names.contains(&&b"*"[..]) {
+        headers.insert(header::VARY, HeaderValue::from_static("*"));
+        return;
+    }
+    if !names.iter().any(|name| name.eq_ignore_ascii_case(COOKIE)) {
+        names.push(COOKIE);
+    }
+    // Made of header values, so it is one; that it might not be has no better answer than none.
+    if let Ok(value) = HeaderValue::from_bytes(&names.join(&b", "[..])) {
+        headers.insert(header::VARY, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_not_looked_at_changes_nothing() {
+        let untouched = Flags { accessed: false, modified: false, empty: false };
+        let settings = SessionSettings::default();
+        for cookie_sent in [false, true] {
+            assert_eq!(
+                decide(cookie_sent, untouched, StatusCode::OK, &settings),
+                Decision::Keep { vary: false }
+            );
+        }
+    }
+
+    #[test]
+    fn an_emptied_session_costs_the_cookie_whatever_the_status() {
+        let empty = Flags { accessed: true, modified: true, empty: true };
+        let settings = SessionSettings::default();
+        for status in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
+            assert_eq!(decide(true, empty, status, &settings), Decision::Delete);
+            assert_eq!(decide(false, empty, status, &settings), Decision::Keep { vary: true });
+        }
+    }
+
+    #[test]
+    fn vary_lists_are_kept_in_order() {
+        for (before, after) in [
+            (&[][..], "Cookie"),
+            (&[""], "Cookie"),
+            (&["Accept"], "Accept, Cookie"),
+            (&["Accept ,Origin"], "Accept, Origin, Cookie"),
+            (&["Accept", "Origin"], "Accept, Origin, Cookie"),
+            (&["accept, COOKIE"], "accept, COOKIE"),
+            (&["Accept, *"], "*"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in before {
+                headers.append(header::VARY, line.parse().unwrap());
+            }
+            vary_on_cookie(&mut headers);
+            let lines: Vec<_> = headers.get_all(header::VARY).iter().collect();
+            assert_eq!(lines, [after]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a request is refused on account of its session, and how that is answered.
+//!
+//! The statuses are Django's where Django has one: 400 for `SessionInterrupted`. What the client reads
+//! never says more than that; the reason goes to the log.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use http::StatusCode;
+use thiserror::Error;
+
+use crate::session::{SessionError, StoreError};
+
+/// Why a request was refused on account of its session.
+///
+/// # Example
+///
+/// ```
+/// use django_session::SessionRejection;
+/// use http::StatusCode;
+///
+/// assert_eq!(SessionRejection::Anonymous.status(), StatusCode::UNAUTHORIZED);
+/// assert_eq!(SessionRejection::Anonymous.body_text(), "Authentication required");
+/// ```
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{}", self.body_text())]
+#[non_exhaustive]
+pub enum SessionRejection {
+    /// Nobody is logged in. 401.
+    Anonymous,
+    /// Another request has deleted the session (Django's `SessionInterrupted`). 400.
+    Interrupted,
+    /// The session or its settings hold something that cannot be used, such as an expiry that is no
+    /// date. 500; the log says what.
+    Invalid,
+    /// There is no [`SessionLayer`](super::SessionLayer) around this handler. 500.
+    MissingLayer,
+    /// The store failed. Who the client is remains unknown. 503.
+    Store,
+}
+
+impl SessionRejection {
+    /// The status of the response.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Anonymous => StatusCode::UNAUTHORIZED,
+            Self::Interrupted => StatusCode::BAD_REQUEST,
+            Self::Invalid | Self::MissingLayer => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The body of the response: plain text that gives nothing away.
+    pub fn body_text(self) -> &'static str {
+        match self {
+            Self::Anonymous => "Authentication required",
+            Self::Interrupted => {
+                "The request's session was deleted before the request completed. The user may have \
+                 logged out in a concurrent request, for example."
+            }
+            Self::Invalid | Self::MissingLayer => "Internal server error",
+            Self::Store => "Service unavailable",
+        }
+    }
+
+    /// The answer to a failed operation, whose reason is logged here: an interruption where Django
+    /// does, everything else as an error with the chain of its sources.
+    pub(super) fn of(error: &SessionError) -> Self {
+        let rejection = match error {
+            SessionError::Store(StoreError::Update) => Self::Interrupted,
+            // `Create` comes up only after thousands of tries: such a store is broken.
+            SessionError::Store(StoreError::Backend(_) | StoreError::Create) => Self::Store,
+            _ => Self::Invalid,
+        };
+        if rejection == Self::Interrupted {
+            tracing::warn!(target: "django.request", status_code = 400, "{rejection}");
+        } else {
+            let status_code = rejection.status().as_u16();
+            tracing::error!(target: "django_session", status_code, "{}", Chain(error));
+        }
+        rejection
+    }
+}
+
+/// An error and what caused it, on one line.
+struct Chain<'a>(&'a dyn StdError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut error = self.0;
+        while let Some(source) = error.source() {
+            write!(f, ": {source}")?;
+            error = source;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! What the public types promise, whatever they do.
+
+use std::fmt::Debug;
+
+use django_session::codec::{Decoded, KeyMatch, SessionCodec, Signer, TimestampSigner};
+use django_session::session::SystemClock;
+use django_session::store::MemoryStore;
+use django_session::{
+    DateTime, DecodeError, EncodeError, Expiry, SecretKey, Session, SessionData, SessionError,
+    SessionKey, SessionLayer, SessionRejection, SessionSettings, StoreError, UserId,
+};
+
+/// Handlers keep them across awaits and tasks, and everything can be shown in a log.
+const fn shared<T: Send + Sync + Debug + 'static>() {}
+const fn cloned<T: Clone>() {}
+
+const _: () = {
+    shared::<Session>();
+    shared::<SessionCodec>();
+    shared::<SessionData>();
+    shared::<SessionError>();
+    shared::<SessionKey>();
+    shared::<SessionLayer>();
+    shared::<SessionRejection>();
+    shared::<SessionSettings>();
+    shared::<StoreError>();
+    shared::<DecodeError>();
+    shared::<EncodeError>();
+    shared::<Decoded>();
+    shared::<Expiry>();
+    shared::<DateTime>();
+    shared::<KeyMatch>();
+    shared::<Signer>();
+    shared::<TimestampSigner>();
+    shared::<MemoryStore>();
+    shared::<SystemClock>();
+    shared::<UserId>();
+    cloned::<Session>();
+    cloned::<SessionCodec>();
+    cloned::<SessionData>();
+    cloned::<SessionKey>();
+    cloned::<SessionLayer>();
+    cloned::<SessionSettings>();
+    cloned::<MemoryStore>();
+};
+
+#[tokio::test]
+async fn nothing_that_can_be_shown_shows_a_secret() {
+    const SECRET: &str = "hunter2hunter2";
+    let key = SecretKey::new(SECRET).unwrap();
+    let session_key = SessionKey::parse(SECRET).unwrap();
+    let codec = SessionCodec::new(&key).with_fallbacks([&key]);
+    let mut data = SessionData::new();
+    data.insert(SECRET, SECRET).unwrap();
+    let text = codec.encode(&data, 0);
+    let store = MemoryStore::new(codec.clone());
+    store.insert_row(session_key.clone(), &*text, DateTime::Aware(jiff::Timestamp::MAX));
+    let settings = std::sync::Arc::new(SessionSettings::default().with_secret_key(key.clone()));
+    let session = Session::new(
+        std::sync::Arc::new(store.clone()),
+        settings.clone(),
+        Some(session_key.clone()),
+    );
+    session.insert(SECRET, SECRET).await.unwrap();
+
+    let name = data.keys().next().unwrap();
+    let decoded = codec.decode(&text).unwrap();
+    let payload = codec.decode_payload(&text).unwrap();
+    let wrong_type = session.get::<u8>(SECRET).await.unwrap_err();
+    let mut shown = vec![
+        format!("{key:?} {codec:?} {session_key:?} {data:?} {name:?} {decoded:?} {payload:?}"),
+        format!("{store:?} {settings:?} {session:?}"),
+        format!("{:?}", SessionLayer::new(store, settings)),
+        format!("{wrong_type:?} {wrong_type}"),
+    ];
+    for bad in [text.replace('.', "x"), SECRET.to_owned(), format!("{SECRET}:{SECRET}")] {
+        let error = codec.decode(&bad).unwrap_err();
+        shown.push(format!("{error:?} {error}"));
+    }
+    let not_json = codec.decode(&codec.encode_payload(SECRET.as_bytes(), 0)).unwrap_err();
+    shown.push(format!("{not_json:?} {not_json}"));
+    for text in shown {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

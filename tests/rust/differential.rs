@@ -1,0 +1,63 @@
+//! Random sessions, from an installed Django to us and back.
+//!
+//! The interpreter is `TEST_PYTHON`, which `make test` sets; `tests/django_peer.py` is the other side.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use django_session::codec::Compression;
+use django_session::{SecretKey, SessionCodec, SessionData};
+use serde_json::Value;
+
+const COUNT: usize = 20_000;
+const SECRET_KEY: &str = "the secret of the differential test";
+
+fn peer(arguments: &[&str]) -> Option<Command> {
+    let Some(python) = std::env::var_os("TEST_PYTHON") else {
+        let message = "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
+        assert!(std::env::var_os("CI").is_none(), "{message}");
+        eprintln!("{message}");
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/django_peer.py")).args(arguments);
+    Some(command)
+}
+
+/// What a caller changes, in words that both sides can check.
+#[expect(clippy::cast_precision_loss, reason = "small indexes")]
+fn touch(data: &mut SessionData, index: usize) {
+    data.insert("touched", &(index, "é\u{7f}", 0.1_f64 * index as f64, u64::MAX)).unwrap();
+}
+
+#[test]
+
+fn twenty_thousand_sessions_each_way() {
+    let Some(mut write) = peer(&["write", &COUNT.to_string(), "20260101"]) else { return };
+    let written = write.stderr(Stdio::inherit()).output().unwrap();
+    assert!(written.status.success());
+
+    let codec = SessionCodec::new(&SecretKey::new(SECRET_KEY).unwrap());
+    let small = codec.clone().with_compression(Compression::Small);
+    let mut back = Vec::new();
+    let lines = written.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    for (index, line) in lines.enumerate() {
+        let line: Value = serde_json::from_slice(line).unwrap();
+        let (stored, json) = (line["stored"].as_str().unwrap(), line["json"].as_str().unwrap());
+        let mut data = codec.decode(stored).unwrap().data;
+        assert_eq!(data.to_json(), json, "session {index}");
+
+        touch(&mut data, index);
+        let codec = if index % 2 == 0 { &codec } else { &small };
+        let stored = codec.encode(&data, 1_700_000_000);
+        let line = serde_json::json!({"stored": stored, "json": data.to_json()});
+        writeln!(back, "{line}").unwrap();
+    }
+
+    let mut read = peer(&["read"]).unwrap();
+    let mut read = read.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    read.stdin.take().unwrap().write_all(&back).unwrap();
+    let answer = read.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer, serde_json::json!({"count": COUNT, "wrong": 0}));
+}
