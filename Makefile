@@ -42,7 +42,7 @@ test-rust: dev
 
 .PHONY: test-python  ## Run the Python tests
 test-python: dev
-	$(SERVICES) $(BIN)/python -m pytest tests/python
+	SHARED_LOGIN_FEATURES=$(FEATURES) $(SERVICES) $(BIN)/python -m pytest tests/python
 
 .PHONY: django-suite  ## Run Django's own session tests on the engine
 django-suite: dev
