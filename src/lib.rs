@@ -74,7 +74,7 @@ pub use codec::{DecodeError, EncodeError, SecretKey, SessionCodec, SessionData};
 pub use session::{
     DateTime, Expiry, Session, SessionError, SessionKey, SessionSettings, SessionStore, StoreError,
 };
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use store::SqlStore;
 #[cfg(feature = "axum")]
 pub use web::UserId;

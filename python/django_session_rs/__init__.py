@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from django_session_rs._native import DecodedSession, SessionCodec, __version__
-from django_session_rs.exceptions import DecodeError, PayloadTooLarge
+from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
 
 __all__ = [
     "DecodeError",
     "DecodedSession",
-    "PayloadTooLarge",
+    "PayloadTooLargeError",
     "SessionCodec",
     "__version__",
 ]

@@ -1,3 +1,4 @@
+# ruff: noqa: PYI021 - the extension has its documentation here
 from collections.abc import Sequence
 from typing import Any, Literal, final
 
@@ -47,7 +48,7 @@ class SessionCodec:
         """Return the session, once the signature has been checked. Its age is not limited.
 
         Raises ``django.core.signing.BadSignature`` if no key signed this text, and
-        ``DecodeError`` or ``PayloadTooLarge`` if what was signed is not a session.
+        ``DecodeError`` or ``PayloadTooLargeError`` if what was signed is not a session.
         """
 
     def decode_any(self, value: str) -> Any:

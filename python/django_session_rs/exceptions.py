@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "PayloadTooLarge"]
+__all__ = ["DecodeError", "PayloadTooLargeError"]
 
 
 class DecodeError(ValueError):
@@ -21,5 +21,5 @@ class DecodeError(ValueError):
         return str(self.args[0])
 
 
-class PayloadTooLarge(DecodeError):
+class PayloadTooLargeError(DecodeError):
     """The payload inflates to more than the ``max_size`` of the codec."""

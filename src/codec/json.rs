@@ -298,21 +298,32 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a number, which must come next.
+    #[inline]
     pub(crate) fn number(&mut self) -> Result<Number<'a>, JsonError> {
         let text = self.text;
         let start = self.at;
-        for word in ["NaN", "Infinity", "-Infinity"] {
-            if self.follows(word) {
-                self.at += word.len();
-                return Ok(Number::Float(word));
-            }
+        match self.pass_number() {
+            Ok(true) => Ok(Number::Float(&text[start..self.at])),
+            Ok(false) => Ok(Number::Integer(&text[start..self.at])),
+            Err(kind) => Err(self.error(kind)),
         }
-        self.at += usize::from(self.peek_byte() == Some(b'-'));
+    }
+
+    /// As [`Scanner::number`], but only tells whether it is a float.
+    pub(crate) fn pass_number(&mut self) -> Result<bool, JsonErrorKind> {
+        let start = self.at;
+        let negative = usize::from(self.peek_byte() == Some(b'-'));
+        self.at += negative;
         let digits_from = self.at;
         if self.peek_byte() == Some(b'0') {
             self.at += 1;
         } else if self.digits() == 0 {
-            return Err(self.error(JsonErrorKind::Unexpected));
+            let word = if negative == 0 && self.follows("NaN") { "NaN" } else { "Infinity" };
+            if self.follows(word) {
+                self.at += word.len();
+                return Ok(true);
+            }
+            return Err(JsonErrorKind::Unexpected);
         }
         let digits = self.at - digits_from;
 
@@ -338,14 +349,11 @@ impl<'a> Scanner<'a> {
                 float = true;
             }
         }
-        if float {
-            return Ok(Number::Float(&text[start..self.at]));
-        }
-        if digits > MAX_INTEGER_DIGITS {
+        if !float && digits > MAX_INTEGER_DIGITS {
             self.at = start;
-            return Err(self.error(JsonErrorKind::TooManyDigits));
+            return Err(JsonErrorKind::TooManyDigits);
         }
-        Ok(Number::Integer(&text[start..self.at]))
+        Ok(float)
     }
 
     fn digits(&mut self) -> usize {

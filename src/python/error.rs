@@ -47,7 +47,7 @@ fn decode_error(py: Python<'_>, message: &str, reason: &str) -> PyErr {
 
 fn too_large(py: Python<'_>, error: &DecodeError) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = CLASS.import(py, "django_session_rs.exceptions", "PayloadTooLarge");
+    let class = CLASS.import(py, "django_session_rs.exceptions", "PayloadTooLargeError");
     raise(class, (error.to_string(), "too_large"))
 }
 

@@ -1,7 +1,7 @@
 """Django settings, and the databases that the engine is tested on.
 
-SQLite is always there. ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL`` name a PostgreSQL and a MySQL or
-MariaDB server (``make test-python`` starts both); what is missing is said at the end of the run,
+SQLite is always there. ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL`` name a PostgreSQL and a MySQL
+or MariaDB server (``make test-python`` starts both); what is missing is said at the end of the run,
 and with ``CI=true`` it is an error.
 """
 

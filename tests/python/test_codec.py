@@ -11,7 +11,7 @@ from django.core.signing import BadSignature
 from django.test import override_settings
 from vectors import case, plain, records, release, same, secret, stored_text
 
-from django_session_rs import DecodeError, PayloadTooLarge, SessionCodec
+from django_session_rs import DecodeError, PayloadTooLargeError, SessionCodec
 from django_session_rs.backends.db import SessionStore
 
 KEY = "a key"
@@ -107,6 +107,7 @@ BY_PYTHON = {
     "decode/json_int_4301_digits",
     "decode/json_int_minus_4301_digits",
 }
+
 
 def negative():
     return [
@@ -279,7 +280,7 @@ def test_a_bad_signature_and_bad_content_are_told_apart():
         assert caught.value.__context__ is None
     assert codec.decode_any(codec.encode_bytes(b"[1]")) == [1]
     large = SessionCodec(KEY, max_size=100)
-    with pytest.raises(PayloadTooLarge) as caught:
+    with pytest.raises(PayloadTooLargeError) as caught:
         large.decode(codec.encode({"a": "b" * 1000}))
     assert caught.value.reason == "too_large"
 
@@ -325,12 +326,12 @@ def test_nothing_secret_is_shown(caplog):
         with pytest.raises((BadSignature, DecodeError)) as caught:
             codec.decode(text)
         shown += [str(caught.value), repr(caught.value), repr(vars(caught.value))]
-    with pytest.raises(PayloadTooLarge) as caught:
+    with pytest.raises(PayloadTooLargeError) as caught:
         SessionCodec("hunter2-key", max_size=1).decode(codec.encode({"hunter2-data": "a" * 99}))
     shown += [str(caught.value), repr(caught.value)]
     shown += [entry.getMessage() for entry in caplog.records]
     assert not any("hunter2" in text or "eyJ" in text for text in shown), shown
-    assert shown[0] == "<SessionCodec salt=\"django.contrib.sessions.SessionStore\" fallbacks=1>"
+    assert shown[0] == '<SessionCodec salt="django.contrib.sessions.SessionStore" fallbacks=1>'
 
 
 class Serializer:
@@ -400,3 +401,19 @@ def test_subclasses_have_their_own_salt():
 def test_decode_takes_what_django_takes(caplog):
     for value in (None, b"a:b:c", 5, "\ud800:a:b", "é:a:b", ""):
         assert answer(SessionStore(), value, caplog) == answer(DjangoStore(), value, caplog)
+
+
+def test_no_variable_of_the_engine_holds_a_key():
+    """Error reports show the variables of every frame but those marked as sensitive."""
+    from django.views.debug import ExceptionReporter
+
+    for options in ({"SESSION_COMPRESSION": "tiny"}, {"SECRET_KEY_FALLBACKS": ["hunter2-old", 5]}):
+        with override_settings(SECRET_KEY="hunter2-key", **options):
+            store = SessionStore()
+            with pytest.raises((ImproperlyConfigured, TypeError)) as caught:
+                store.encode({"a": 1})
+            reporter = ExceptionReporter(None, caught.type, caught.value, caught.tb)
+            frames = reporter.get_traceback_frames()
+        own = [frame for frame in frames if frame["filename"].endswith("backends/db.py")]
+        assert own
+        assert "hunter2" not in repr([frame["vars"] for frame in own])

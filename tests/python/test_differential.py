@@ -1,3 +1,4 @@
+# ruff: noqa: BLE001, C901, DTZ001, PLR0911, RUF005, SIM905 - many kinds of values
 """Ours against Django on random sessions, both ways, and the length of what is stored.
 
 The generator is seeded: a failure comes back. ``SESSIONS`` sessions go each way.
@@ -202,7 +203,7 @@ def outcome(function, *args):
     """What a call gives: the value, or the type and message of the exception."""
     try:
         return "gives", function(*args)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return "raises", type(error), str(error)
 
 
@@ -239,7 +240,7 @@ def ours_codec():
 
 
 FRAGMENTS = [
-    *"{}[]:,\"\\/ \t\n\r-+.eE0123456789",
+    *'{}[]:,"\\/ \t\n\r-+.eE0123456789',
     *["null", "true", "false", "NaN", "Infinity", "-Infinity", "\\u", "\\ud83d\\ude00", "\\n"],
     *["1.5", "-0", "1e400", "1E+2", "00", '"a":', '"a"', "[]", "{}", '{"a":1}', "\x00", "\x7f"],
     *["\xe9", "\xa0", "\ufeff".encode().decode("latin-1"), "9" * 30, "\\uD800", "\\u00zz", "''"],
@@ -412,8 +413,9 @@ def corpus():
 
 
 def test_what_is_stored_is_not_much_longer_than_django_s():
-    """At most 1.3 times as long. With "small" hardly longer: 1.045 times where a text repeats itself
-    so much that nothing is left of it (4 characters of 96), 1.02 times otherwise."""
+    """At most 1.3 times as long. With "small" hardly longer: 1.045 times where a text repeats
+    itself so much that nothing is left of it (4 characters of 96), 1.02 times otherwise.
+    """
     ours, theirs = SessionStore(), DjangoStore()
     ratios = {"fast": [], "small": []}
     totals = dict.fromkeys(("fast", "small", "django"), 0)

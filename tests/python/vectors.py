@@ -6,6 +6,7 @@ import base64
 import functools
 import io
 import json
+import math
 import struct
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import zstandard
 DIRECTORY = Path(__file__).parents[1] / "fixtures" / "vectors"
 
 
-class UnknownTag(Exception):
+class UnknownTagError(Exception):
     """A tagged value that no test here needs."""
 
 
@@ -56,7 +57,7 @@ def plain(value):
     try:
         return TAGS[kind](value)
     except KeyError:
-        raise UnknownTag(kind) from None
+        raise UnknownTagError(kind) from None
 
 
 def whole_number(text: str) -> int:
@@ -85,9 +86,7 @@ TAGS = {
     "nest": nest,
     "str": lambda v: bytes.fromhex(v["wtf8_hex"]).decode("utf-8", "surrogatepass"),
     "str_repeat": lambda v: v["char"] * v["count"],
-    "timedelta": lambda v: timedelta(
-        **{key: item for key, item in v.items() if key != "__type__"}
-    ),
+    "timedelta": lambda v: timedelta(**{key: item for key, item in v.items() if key != "__type__"}),
     "tuple": lambda v: tuple(plain(item) for item in v["items"]),
 }
 
@@ -112,7 +111,7 @@ def same(one, other) -> bool:
                 return False
             pairs.extend(zip(a, b, strict=True))
         elif isinstance(a, float):
-            if bits(a) != bits(b) and not (a != a and b != b):
+            if bits(a) != bits(b) and not (math.isnan(a) and math.isnan(b)):
                 return False
         elif a != b:
             return False

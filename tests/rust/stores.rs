@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, Once};
@@ -105,11 +106,15 @@ fn server(variable: &str) -> Option<String> {
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {
-        assert!(std::env::var("CI").is_err(), "{variable} must be set where CI is");
+        let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!ci, "{variable} must be set where CI=true");
         let mut told = TOLD.lock().unwrap();
         if !told.iter().any(|told| told == variable) {
             told.push(variable.to_owned());
-            eprintln!("\n*** {variable} is not set: NOTHING IS TESTED ON THIS DATABASE ***\n");
+            // Past the capture of output, which would hide it in a test that passes.
+            let notice =
+                format!("\n*** {variable} is not set: THIS DATABASE IS NOT TESTED ***\n\n");
+            std::io::stderr().write_all(notice.as_bytes()).unwrap();
         }
     }
     url
@@ -273,7 +278,7 @@ async fn traces_of_django_are_followed_in_every_database() {
 }
 
 async fn check_server(kind: Kind) {
-    if Place::new(kind).await.is_none() {
+    if Place::without_table(kind).is_none() {
         return;
     }
     check_contract(async || Empty::new(kind, &settings()).await, now()).await;

@@ -1,9 +1,10 @@
+# ruff: noqa: S608, SLF001 - names are quoted by the backend; `_meta` is how Django shows a model
 """The database engine: Django's, with the codec in Rust and plain SQL in place of the ORM.
 
-Mirrors ``django.contrib.sessions.backends.db`` of Django 4.2 to 6.1 and is a subclass of it, so that
-everything about a session that is not storage (expiry, test cookie, flags) stays Django's own. It
-uses Django's connections through ``connection.cursor()``: routers, transactions, ``TestCase``,
-query logging and execute wrappers all see its statements.
+Mirrors ``django.contrib.sessions.backends.db`` of Django 4.2 to 6.1 and is a subclass of it, so
+that everything about a session that is not storage (expiry, test cookie, flags) stays Django's
+own. It uses Django's connections through ``connection.cursor()``: routers, transactions,
+``TestCase``, query logging and execute wrappers all see its statements.
 
 Two things differ on purpose. Each step is one statement, without a transaction of its own. And
 ``UpdateError`` means that the row is gone; any other database failure is raised as itself, where
@@ -18,7 +19,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from datetime import datetime, timezone as datetime_timezone
+from datetime import datetime
+from datetime import timezone as datetime_timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,10 +36,18 @@ from django.contrib.sessions.backends.db import SessionStore as DjangoSessionSto
 from django.core import exceptions
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.core.signing import BadSignature, JSONSerializer
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError, connections, router
-from django.db import models, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    IntegrityError,
+    connections,
+    models,
+    router,
+    transaction,
+)
 from django.db.models import signals
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import SessionCodec
 
@@ -85,12 +95,21 @@ class SessionStore(DjangoSessionStore):
 
     # What this class has replaced of Django's hooks, worked out once.
     _builds_instance: ClassVar[bool] = False
+    _reads_instance: ClassVar[bool] = False
     _stock: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._builds_instance = _overrides(cls, ("create_model_instance",))
+        cls._reads_instance = _overrides(cls, ("_get_session_from_db",))
         cls._stock = not _overrides(cls, HOOKS)
+
+    if TYPE_CHECKING:
+        # Django's own, which its type stubs leave out.
+        async def _aget_session(self, *, no_load: bool = ...) -> Any: ...
+        def _get_session(self, *, no_load: bool = ...) -> Any: ...
+        def _get_session_from_db(self) -> Any: ...
+        def _get_or_create_session_key(self) -> str: ...
 
     @classmethod
     def get_model_class(cls) -> type[AbstractBaseSession]:
@@ -112,7 +131,7 @@ class SessionStore(DjangoSessionStore):
             return codec.encode(session_dict, now=now)
         return codec.encode_bytes(self.serializer().dumps(session_dict), now=now)
 
-    def decode(self, session_data: str) -> Any:
+    def decode(self, session_data: str) -> Any:  # type: ignore[override]
         """Return what was encoded, or ``{}`` if it cannot be read.
 
         A wrong signature is logged as Django logs it; bad content under a right signature is not.
@@ -155,7 +174,7 @@ class SessionStore(DjangoSessionStore):
             return None
         plan = _plan(self.model)
         connection = plan.connection_for_read()
-        if not plan.plain_read(connection) or self._get_session_from_db_is_replaced:
+        if self._reads_instance or not plan.plain_read(connection):
             row = self._get_session_from_db()
             return row.session_data if row else None
         try:
@@ -250,12 +269,8 @@ class SessionStore(DjangoSessionStore):
     def _get_new_session_key(self) -> str:
         # Django asks the database first whether the key is free. The insert tells anyway.
         if type(self).exists is not SessionStore.exists:
-            return str(super()._get_new_session_key())
+            return super()._get_new_session_key()  # type: ignore[misc, no-any-return]
         return new_session_key()
-
-    @property
-    def _get_session_from_db_is_replaced(self) -> bool:
-        return type(self)._get_session_from_db is not DjangoSessionStore._get_session_from_db
 
     # The asynchronous twins: the same work in one hop.
 
@@ -312,7 +327,7 @@ class SessionStore(DjangoSessionStore):
 
     async def _aget_new_session_key(self) -> str:
         if type(self).aexists is not SessionStore.aexists:
-            return str(await super()._aget_new_session_key())
+            return await super()._aget_new_session_key()  # type: ignore[misc, no-any-return]
         return new_session_key()
 
 
@@ -385,26 +400,33 @@ def _compression() -> str:
         value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
     else:
         value = getattr(settings, "SESSION_COMPRESSION", "fast")
-    return value  # type: ignore[no-any-return]
+    if value not in ("fast", "small"):
+        raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
+    return str(value)
 
 
 def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
-    # The settings are read each time: `override_settings` and rotated keys count at once.
-    wanted = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
-    codec = _codecs.get(wanted)
-    if codec is None:
-        if compression not in {"fast", "small"}:
-            raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
-        if len(_codecs) >= _CODECS_KEPT:
-            _codecs.clear()
-        codec = SessionCodec(
-            settings.SECRET_KEY,
-            fallbacks=settings.SECRET_KEY_FALLBACKS,
-            salt=salt,
-            compression=compression,
-            max_size=max_size,
-        )
-        _codecs[wanted] = codec
+    # The settings are read each time: `override_settings` and rotated keys count at once. No
+    # variable holds a key, since error reports show variables.
+    return _codecs.get(
+        (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
+    ) or _new_codec(salt, max_size, compression)
+
+
+@sensitive_variables()
+def _new_codec(salt: str, max_size: int, compression: str) -> SessionCodec:
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    wanted = (*keys, salt, max_size, compression)
+    codec = SessionCodec(
+        keys[0],
+        fallbacks=keys[1:],
+        salt=salt,
+        compression=compression,  # type: ignore[arg-type]
+        max_size=max_size,
+    )
+    if len(_codecs) >= _CODECS_KEPT:
+        _codecs.clear()
+    _codecs[wanted] = codec
     return codec
 
 
@@ -436,11 +458,12 @@ COLUMNS = ("session_key", "session_data", "expire_date")
 
 
 def _column(model: type[models.Model], name: str) -> str:
-    return str(model._meta.get_field(name).column)
+    field: Any = model._meta.get_field(name)
+    return str(field.column)
 
 
 def _stored_fields(model: type[models.Model]) -> list[Any]:
-    """The columns to write, the key first."""
+    """Return the columns to write, the key first."""
     fields = [f for f in model._meta.concrete_fields if not getattr(f, "generated", False)]
     return sorted(fields, key=lambda field: not field.primary_key)
 
@@ -477,8 +500,8 @@ class Plan:
         )
         self.three_columns = usual and names == set(COLUMNS)
         if usual:
-            self._key_field = meta.get_field("session_key")
-            self._expire_field = meta.get_field("expire_date")
+            self._key_field: Any = meta.get_field("session_key")
+            self._expire_field: Any = meta.get_field("expire_date")
 
     def plain_read(self, connection: BaseDatabaseWrapper) -> bool:
         """Whether plain SQL does all that loading by the ORM would do."""
@@ -496,13 +519,13 @@ class Plan:
         return any(signal.receivers and signal.has_listeners(self.model) for signal in wanted)
 
     def connection_for_read(self) -> BaseDatabaseWrapper:
-        """The connection that Django would read from."""
+        """Return the connection that Django would read from."""
         if not router.routers:
             return connections[DEFAULT_DB_ALIAS]
         return connections[router.db_for_read(self.model)]
 
     def connection_for_write(self, session_key: str | None = None) -> BaseDatabaseWrapper:
-        """The connection that Django would delete on."""
+        """Return the connection that Django would delete on."""
         if not router.routers:
             return connections[DEFAULT_DB_ALIAS]
         if session_key is None:
@@ -512,20 +535,20 @@ class Plan:
         return connections[router.db_for_write(self.model, instance=instance)]
 
     def statements(self, connection: BaseDatabaseWrapper) -> Statements:
-        """The SQL for this connection."""
+        """Return the SQL for this connection."""
         found = self._statements.get(connection.vendor)
         if found is None:
             found = self._statements[connection.vendor] = Statements(self.model, connection)
         return found
 
     def key(self, session_key: str, connection: BaseDatabaseWrapper) -> Any:
-        """The session key as a parameter."""
+        """Return the session key as a parameter."""
         if type(session_key) is str:
             return session_key
         return self._key_field.get_db_prep_value(session_key, connection)
 
     def expire_date(self, value: datetime, connection: BaseDatabaseWrapper) -> Any:
-        """A point in time as a parameter, in the form in which Django stores it."""
+        """Return a point in time as a parameter, in the form in which Django stores it."""
         if value.tzinfo is UTC and type(self._expire_field) is models.DateTimeField:
             # What the field and the backend arrive at for such a value, in fewer steps.
             if connection.vendor == "postgresql":
@@ -544,7 +567,7 @@ class Plan:
         connection: BaseDatabaseWrapper,
         add: bool,  # noqa: FBT001 - Field.pre_save's
     ) -> tuple[Any, ...] | None:
-        """All columns of an instance as parameters; ``None`` if one is an SQL expression."""
+        """Return all columns of an instance as parameters; ``None`` if one is an SQL expression."""
         values = [field.pre_save(instance, add) for field in self.fields]
         if any(hasattr(value, "as_sql") for value in values):
             return None
@@ -572,7 +595,7 @@ def _is_plain_manager(manager: Any) -> bool:
     return (
         isinstance(manager, models.Manager)
         and type(manager).get_queryset is models.Manager.get_queryset
-        and manager._queryset_class is models.QuerySet
+        and getattr(manager, "_queryset_class", None) is models.QuerySet
         and manager._db is None
     )
 
@@ -622,7 +645,7 @@ def _update(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]
 
 
 def _save_by_orm(instance: Any, using: str, must_create: bool) -> None:  # noqa: FBT001
-    """What Django's engine does, but telling a vanished row from other failures."""
+    """Do what Django's engine does, but tell a vanished row from other failures."""
     try:
         with transaction.atomic(using=using):
             instance.save(force_insert=must_create, force_update=not must_create, using=using)

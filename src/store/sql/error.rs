@@ -186,9 +186,33 @@ pub enum ConnectError {
     UnknownScheme,
 }
 
+impl ConnectError {
+    /// For an address that no driver of this build understands.
+    pub(super) fn no_driver(scheme: &str) -> Self {
+        let (scheme, feature) = match scheme {
+            "mariadb" | "mysql" => ("mysql", "mysql"),
+            "postgres" | "postgresql" => ("postgres", "postgres"),
+            "sqlite" => ("sqlite", "sqlite"),
+            _ => return Self::UnknownScheme,
+        };
+        Self::FeatureDisabled { scheme, feature }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_driver_names_the_feature_that_brings_it() {
+        for (scheme, feature) in
+            [("mariadb", "mysql"), ("postgresql", "postgres"), ("sqlite", "sqlite")]
+        {
+            let message = ConnectError::no_driver(scheme).to_string();
+            assert!(message.contains(&format!("`{feature}`")), "{message}");
+        }
+        assert!(matches!(ConnectError::no_driver("hunter2"), ConnectError::UnknownScheme));
+    }
 
     #[test]
     fn classes_that_repeat_values_are_not_shown() {

@@ -35,8 +35,6 @@ const TABLE: &str = "django_session";
 const CLEAR_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 /// How long to wait for a connection, and on SQLite for a lock: as long as Django there.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that rested longer is tried before it is used.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
@@ -218,10 +216,13 @@ impl SqlStore {
         let codec = settings.codec()?;
         let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
         let pool = match &*scheme.to_ascii_lowercase() {
-            "sqlite" => connect_sqlite(url).await,
-            "postgres" | "postgresql" => connect_postgres(url).await,
+            #[cfg(feature = "mysql")]
             "mysql" | "mariadb" => connect_mysql(url).await,
-            _ => Err(ConnectError::UnknownScheme),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => connect_postgres(url).await,
+            #[cfg(feature = "sqlite")]
+            "sqlite" => connect_sqlite(url).await,
+            scheme => Err(ConnectError::no_driver(scheme)),
         }?;
         // A driver told to keep no statements still names them, which is what PgBouncer stumbles
         // over, unless each statement says that it need not be kept.
@@ -467,11 +468,6 @@ async fn connect_sqlite(url: &str) -> Result<SqlPool, ConnectError> {
     Ok(SqlPool::Sqlite(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
 }
 
-#[cfg(not(feature = "sqlite"))]
-async fn connect_sqlite(_: &str) -> Result<SqlPool, ConnectError> {
-    Err(ConnectError::FeatureDisabled { scheme: "sqlite", feature: "sqlite" })
-}
-
 #[cfg(feature = "postgres")]
 async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
     let options: sqlx::postgres::PgConnectOptions = parse(url)?;
@@ -481,21 +477,11 @@ async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
     Ok(SqlPool::Postgres(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
 }
 
-#[cfg(not(feature = "postgres"))]
-async fn connect_postgres(_: &str) -> Result<SqlPool, ConnectError> {
-    Err(ConnectError::FeatureDisabled { scheme: "postgres", feature: "postgres" })
-}
-
 #[cfg(feature = "mysql")]
 async fn connect_mysql(url: &str) -> Result<SqlPool, ConnectError> {
     let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
     let pool = server_pool().connect_with(options).await;
     Ok(SqlPool::MySql(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(not(feature = "mysql"))]
-async fn connect_mysql(_: &str) -> Result<SqlPool, ConnectError> {
-    Err(ConnectError::FeatureDisabled { scheme: "mysql", feature: "mysql" })
 }
 
 fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
@@ -508,6 +494,7 @@ fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
 /// operation.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn server_pool<DB: Database>() -> PoolOptions<DB> {
+    const TRUSTED_FOR: Duration = Duration::from_secs(1);
     PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
         |connection: &mut DB::Connection, rest| {
             Box::pin(async move {

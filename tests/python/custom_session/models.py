@@ -1,5 +1,7 @@
 """Session models as projects write them."""
 
+from typing import ClassVar
+
 from django.contrib.sessions.base_session import AbstractBaseSession, BaseSessionManager
 from django.db import models
 
@@ -37,8 +39,8 @@ class RenamedSession(AbstractBaseSession):
 class LoudSession(AbstractBaseSession):
     """Its own `save` and `delete`."""
 
-    saved: list = []
-    deleted: list = []
+    saved: ClassVar[list] = []
+    deleted: ClassVar[list] = []
 
     class Meta:
         app_label = "custom_session"

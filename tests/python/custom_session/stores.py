@@ -1,7 +1,6 @@
 """Session stores as projects write them."""
 
 from custom_session import models
-
 from django_session_rs.backends import db
 
 

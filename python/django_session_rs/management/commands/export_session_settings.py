@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
+from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
@@ -111,8 +112,8 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def is_samesite(value: str | bool | None) -> bool:  # noqa: FBT001 - the setting's own types
-    """Whether Django can write this: false and None leave the attribute out, ``"None"`` sends it."""
+def is_samesite(value: object) -> bool:
+    """Whether Django can write this: false and None leave it out, ``"None"`` sends it."""
     if isinstance(value, str):
         return value.lower() in {"lax", "none", "strict"}
     return value is None or value is False
@@ -132,6 +133,9 @@ def engine_salt(engine: str) -> str:
     """Return the salt with which the engine's ``SessionStore`` signs."""
     try:
         store_class = import_module(engine).SessionStore
+        if issubclass(store_class, signed_cookies.SessionStore):
+            # This engine takes a salt of its own, past `key_salt`.
+            return "django.contrib.sessions.backends.signed_cookies"
         return str(store_class().key_salt)
     except ImportError as error:
         raise CommandError(

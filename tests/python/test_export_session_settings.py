@@ -1,0 +1,123 @@
+"""`manage.py export_session_settings`."""
+
+import base64
+import json
+import os
+import stat
+from io import StringIO
+from pathlib import Path
+
+import django
+import pytest
+from conftest import SECRET_KEY
+from django.conf import global_settings, settings
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+COMMAND = "export_session_settings"
+
+
+def exported(**options):
+    out = StringIO()
+    call_command(COMMAND, stdout=out, **options)
+    return json.loads(out.getvalue())
+
+
+def test_every_session_setting_of_django_is_there():
+    found = exported()
+    names = {name for name in dir(global_settings) if name.startswith("SESSION_")}
+    assert names <= found.keys()
+    assert all(found[name] == getattr(settings, name) for name in names)
+    assert found["SESSION_SALT"] == "django.contrib.sessions.SessionStore"
+    assert found["SESSION_COMPRESSION"] == "fast"
+    assert (found["USE_TZ"], found["TIME_ZONE"]) == (True, "UTC")
+    assert found["DJANGO_VERSION"] == django.get_version()
+    assert found["SECRET_KEY_FALLBACKS_COUNT"] == 0
+
+
+def test_no_key_without_asking():
+    with override_settings(SECRET_KEY_FALLBACKS=["hunter2-old", "hunter2-older"]):
+        out = StringIO()
+        call_command(COMMAND, stdout=out)
+    assert "hunter2" not in out.getvalue()
+    assert SECRET_KEY not in out.getvalue()
+    found = json.loads(out.getvalue())
+    assert found["SECRET_KEY_FALLBACKS_COUNT"] == 2
+    assert not {"SECRET_KEY", "SECRET_KEY_FALLBACKS"} & found.keys()
+
+
+def test_keys_when_asked():
+    raw = b"\xff\x00key"
+    with override_settings(SECRET_KEY=raw, SECRET_KEY_FALLBACKS=["é", b"text", raw, ""]):
+        found = exported(include_secret=True)
+    as_base64 = {"base64": base64.b64encode(raw).decode()}
+    assert found["SECRET_KEY"] == as_base64
+    assert found["SECRET_KEY_FALLBACKS"] == ["é", "text", as_base64, ""]
+    with override_settings(SECRET_KEY=""), pytest.raises(CommandError, match="SECRET_KEY is empty"):
+        exported(include_secret=True)
+    with override_settings(SECRET_KEY=""):
+        assert "SECRET_KEY" not in exported()
+
+
+@pytest.mark.parametrize("value", [False, None, "None", "Lax", "Strict"])
+def test_the_ways_of_samesite_stay_apart(value):
+    with override_settings(SESSION_COOKIE_SAMESITE=value):
+        found = exported()["SESSION_COOKIE_SAMESITE"]
+    assert (type(found), found) == (type(value), value)
+
+
+def test_a_file_is_written_whole(tmp_path):
+    path = tmp_path / "session.json"
+    path.write_text("what was there")
+    path.chmod(0o644)
+    mask = os.umask(0o022)
+    try:
+        call_command(COMMAND, output=str(path))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        call_command(COMMAND, output=str(path), include_secret=True)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(mask)
+    assert json.loads(path.read_text())["SECRET_KEY"] == SECRET_KEY
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(CommandError, match="Cannot write"):
+        call_command(COMMAND, output=str(tmp_path / "no" / "such" / "folder"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"SESSION_COOKIE_AGE": "two weeks"}, "SESSION_COOKIE_AGE must be a whole number"),
+        ({"SESSION_COOKIE_AGE": True}, "SESSION_COOKIE_AGE must be a whole number"),
+        ({"SESSION_COOKIE_SECURE": 1}, "SESSION_COOKIE_SECURE must be True or False"),
+        ({"SESSION_COOKIE_SAMESITE": True}, "SESSION_COOKIE_SAMESITE must be"),
+        ({"SESSION_COOKIE_SAMESITE": "lux"}, "SESSION_COOKIE_SAMESITE must be"),
+        ({"SESSION_ENGINE": "no.such.engine"}, "SESSION_ENGINE names a module that cannot be"),
+        ({"SESSION_ENGINE": "json"}, "SESSION_ENGINE names a module without"),
+        ({"SESSION_COMPRESSION": "tiny"}, "SESSION_COMPRESSION must be"),
+        ({"SECRET_KEY_FALLBACKS": "a text"}, "SECRET_KEY_FALLBACKS must be a list"),
+        ({"TIME_ZONE": None}, "TIME_ZONE must be the name of a time zone"),
+    ],
+)
+def test_what_is_wrong_is_named(changed, message):
+    with override_settings(**changed), pytest.raises(CommandError, match=message):
+        exported()
+
+
+def test_a_setting_that_is_missing_is_named():
+    with override_settings():
+        del settings.SESSION_COOKIE_NAME
+        with pytest.raises(CommandError, match="SESSION_COOKIE_NAME is missing: set it to a text"):
+            exported()
+
+
+def test_other_engines_and_paths():
+    with override_settings(
+        SESSION_ENGINE="custom_session.stores", SESSION_FILE_PATH=Path("/some/where")
+    ):
+        found = exported()
+    assert found["SESSION_SALT"] == "django.contrib.sessions.SessionStore"
+    assert found["SESSION_FILE_PATH"] == "/some/where"
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies"):
+        salt = "django.contrib.sessions.backends.signed_cookies"
+        assert exported()["SESSION_SALT"] == salt

@@ -1,0 +1,73 @@
+"""The names and types that users see."""
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import django_session_rs
+from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
+
+USE = """
+from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
+from django_session_rs.backends.db import SessionStore
+
+codec: SessionCodec = SessionCodec(b"key", fallbacks=["old"], compression="small", max_size=10)
+text: str = codec.encode({"a": 1}, now=1.5)
+session: dict[str, object] = codec.decode(text)
+found: DecodedSession = codec.inspect(text)
+fallback: int | None = found.fallback
+signed_at: int = found.signed_at
+compressed: bool = found.compressed
+data: bytes = codec.decode_bytes(codec.encode_bytes(b"{}"))
+salt: str = codec.salt
+try:
+    codec.decode(text)
+except PayloadTooLargeError as error:
+    reason: str = error.reason
+except DecodeError:
+    pass
+
+
+class Mine(SessionStore):
+    max_size = 5
+
+
+SessionCodec("key", compression="tiny")  # type: ignore[arg-type]
+codec.decode(b"bytes")  # type: ignore[arg-type]
+"""
+
+
+def test_what_is_exported():
+    assert sorted(django_session_rs.__all__) == django_session_rs.__all__
+    for name in django_session_rs.__all__:
+        assert hasattr(django_session_rs, name)
+    assert django_session_rs.__version__.count(".") == 2
+    for kind in (SessionCodec, DecodedSession, DecodeError, PayloadTooLargeError):
+        assert kind.__module__.startswith("django_session_rs")
+    assert issubclass(PayloadTooLargeError, DecodeError)
+
+
+def test_the_extension_is_no_debug_build():
+    module = importlib.import_module("django_session_rs._native")
+    assert {"DecodedSession", "SessionCodec", "__version__"} <= set(dir(module))
+
+
+def test_types_are_shipped():
+    folder = Path(django_session_rs.__file__).parent
+    assert (folder / "py.typed").exists()
+    assert (folder / "_native.pyi").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_types_of_use(tmp_path):
+    file = tmp_path / "use.py"
+    file.write_text(USE)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    command.append(str(file))
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
