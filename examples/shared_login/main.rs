@@ -10,20 +10,17 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use django_session::{SecretKey, Session, SessionLayer, SessionSettings, UserId, store::SqlStore};
-use hmac::{Hmac, KeyInit, Mac};
+use django_session::session::{HASH_KEY, verify_session_auth_hash};
+use django_session::{Session, SessionLayer, SessionSettings, SqlStore, UserId};
 use indexmap::IndexMap;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;
-use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -166,23 +163,10 @@ impl Shop {
                 .fetch_optional(&self.users)
                 .await?;
         let Some((username, password)) = user else { return Ok(None) };
-        let hash: String = session.get("_auth_user_hash").await?.unwrap_or_default();
-        let keys = session.settings().secret_key.iter();
-        let mut keys = keys.chain(&session.settings().secret_key_fallbacks);
-        let same = keys
-            .any(|key| session_auth_hash(key, &password).as_bytes().ct_eq(hash.as_bytes()).into());
-        Ok(same.then_some(username))
+        let hash: String = session.get(HASH_KEY).await?.unwrap_or_default();
+        let same = verify_session_auth_hash(&hash, &password, session.settings());
+        Ok(same.map(|_| username))
     }
-}
-
-/// `AbstractBaseUser.get_session_auth_hash` in `django/contrib/auth/base_user.py`: tells whether the
-/// password (its hash in `auth_user`, that is) is the one of the login, without being in the session.
-fn session_auth_hash(key: &SecretKey, password: &str) -> String {
-    const SALT: &[u8] = b"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
-    let key = Sha256::new().chain_update(SALT).chain_update(key.as_bytes()).finalize();
-    let hmac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
-    let hash = hmac.chain_update(password).finalize().into_bytes();
-    format!("{:x}", Bytes::copy_from_slice(&hash))
 }
 
 /// Refuses every change that a page of another origin asks for.

@@ -6,6 +6,7 @@
 //! session", and a new key is drawn without asking first whether it is taken, because
 //! [`SessionStore::create`] tells.
 
+mod auth;
 mod datetime;
 mod error;
 mod expiry;
@@ -21,6 +22,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use self::auth::{
+    BACKEND_KEY, HASH_KEY, USER_ID_KEY, session_auth_hash, verify_session_auth_hash,
+};
 pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
 use self::expiry::Stored;

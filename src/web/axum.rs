@@ -10,11 +10,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
 use super::SessionRejection;
-use crate::session::{Session, SessionError};
-
-/// `SESSION_KEY` and `BACKEND_SESSION_KEY` of `django.contrib.auth`.
-const USER_ID: &str = "_auth_user_id";
-const BACKEND: &str = "_auth_user_backend";
+use crate::session::{BACKEND_KEY, Session, SessionError, USER_ID_KEY};
 
 /// The session that [`SessionLayer`](crate::SessionLayer) put there. Nothing is loaded by this.
 impl<S: Sync> FromRequestParts<S> for Session {
@@ -42,8 +38,10 @@ impl<S: Sync> FromRequestParts<S> for Session {
 /// * the backend of the login is still in `AUTHENTICATION_BACKENDS`.
 ///
 /// Before something that must not be done by a blocked user or a thief of an old session, look up the
-/// user in Django's table and check `is_active`. Deleting the sessions of a user ends them here at
-/// once; changing the password does not.
+/// user in Django's table, check `is_active`, and compare the password field by
+/// [`verify_session_auth_hash`](crate::session::verify_session_auth_hash); `examples/shared_login` does
+/// it in one function. Deleting the sessions of a user ends them here at once; changing the password
+/// does not.
 ///
 /// # Example
 ///
@@ -87,7 +85,7 @@ impl UserId {
         let data = session.data().await?;
         // Entries of a type that Django never writes there are no login.
         let text = |name| data.get::<String>(name).ok().flatten().filter(|text| !text.is_empty());
-        Ok(text(BACKEND).and(text(USER_ID)).map(|id| Self(id.into())))
+        Ok(text(BACKEND_KEY).and(text(USER_ID_KEY)).map(|id| Self(id.into())))
     }
 }
 

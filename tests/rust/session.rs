@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use django_session::codec::{SecretKey, SessionCodec};
-use django_session::session::{Clock, EXPIRY_KEY, ExpiryError, SessionRecord};
+use django_session::codec::{KeyMatch, SecretKey, SessionCodec};
+use django_session::session::{
+    Clock, EXPIRY_KEY, ExpiryError, SessionRecord, session_auth_hash, verify_session_auth_hash,
+};
 use django_session::store::MemoryStore;
 use django_session::{
     DateTime, Expiry, Session, SessionData, SessionError, SessionKey, SessionSettings,
@@ -542,4 +544,33 @@ async fn rows_are_loaded_as_django_loads_them() {
         assert_eq!(session.is_empty().await, record["is_empty"], "{id}");
     }
     assert_eq!(checked, 4 * 20);
+}
+
+/// What `get_session_auth_hash` gave, and what fallback keys accept.
+#[test]
+fn logins_are_checked_against_the_password_as_django_checks_them() {
+    let records = vectors::read("auth_hash");
+    for record in &records {
+        let id = text(record, "id");
+        let key = |value: &Value| SecretKey::new(vectors::secret(value)).unwrap();
+        let (hash, password) = (text(record, "hash"), text(record, "password_field"));
+        assert_eq!(session_auth_hash(&key(&record["secret_key"]), password), hash, "{id}");
+
+        let mut settings = SessionSettings::default();
+        assert_eq!(verify_session_auth_hash(hash, password, &settings), None, "{id}");
+        settings.secret_key = Some(key(&record["secret_key"]));
+        let fallbacks = record["fallbacks"].as_array().map_or(&[][..], Vec::as_slice);
+        settings.secret_key_fallbacks = fallbacks.iter().map(key).collect();
+        let verify = |hash: &str| verify_session_auth_hash(hash, password, &settings);
+        assert_eq!(verify(hash), Some(KeyMatch::Primary), "{id}");
+        let fallback_hashes = record["fallback_hashes"].as_array().map_or(&[][..], Vec::as_slice);
+        for (index, hash) in fallback_hashes.iter().enumerate() {
+            assert_eq!(verify(hash.as_str().unwrap()), Some(KeyMatch::Fallback(index)), "{id}");
+        }
+        for wrong in ["", &hash[1..], &hash.to_uppercase().replace(char::is_numeric, "A")] {
+            assert_eq!(verify(wrong), None, "{id}");
+        }
+        assert_eq!(verify_session_auth_hash(hash, "another", &settings), None, "{id}");
+    }
+    assert_eq!(records.len(), 60);
 }
