@@ -22,16 +22,19 @@ pub(super) struct PySessionCodec {
     fallbacks: Vec<usize>,
 }
 
+const _: () = assert!(DEFAULT_MAX_SIZE == 67_108_864 && SESSION_SALT.len() == 36);
+
 #[pymethods]
 impl PySessionCodec {
+    // Literals, since Python shows them; the assertion above ties them to the constants.
     #[new]
     #[pyo3(signature = (
         secret_key,
         *,
         fallbacks = Vec::new(),
-        salt = SESSION_SALT,
+        salt = "django.contrib.sessions.SessionStore",
         compression = "fast",
-        max_size = DEFAULT_MAX_SIZE,
+        max_size = 67_108_864,
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "the form in which PyO3 gives a sequence")]
     fn new(

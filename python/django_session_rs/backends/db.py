@@ -21,7 +21,6 @@ import os
 import time
 from datetime import datetime
 from datetime import timezone as datetime_timezone
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import sync_to_async
@@ -106,15 +105,18 @@ class SessionStore(DjangoSessionStore):
 
     if TYPE_CHECKING:
         # Django's own, which its type stubs leave out.
-        async def _aget_session(self, *, no_load: bool = ...) -> Any: ...
-        def _get_session(self, *, no_load: bool = ...) -> Any: ...
+        async def _aget_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
+        def _get_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
         def _get_session_from_db(self) -> Any: ...
         def _get_or_create_session_key(self) -> str: ...
 
     @classmethod
     def get_model_class(cls) -> type[AbstractBaseSession]:
         """Return the model that holds the sessions."""
-        return _stock_model()
+        # Imported late, as Django does: the app registry must be ready, the app not installed.
+        from django.contrib.sessions.models import Session  # noqa: PLC0415
+
+        return Session
 
     # The text of a session.
 
@@ -360,14 +362,6 @@ HOOKS = (
 ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
 
 
-@lru_cache(maxsize=1)
-def _stock_model() -> type[AbstractBaseSession]:
-    # Imported late, as Django does: the app registry must be ready, the app need not be installed.
-    from django.contrib.sessions.models import Session  # noqa: PLC0415
-
-    return Session
-
-
 def new_session_key() -> str:
     """Return 32 random characters of ``a-z0-9``, each drawn evenly from a secure source."""
     key = b""
@@ -577,9 +571,11 @@ class Plan:
         )
 
 
-@lru_cache(maxsize=64)
+_plans: dict[type[AbstractBaseSession], Plan] = {}
+
+
 def _plan(model: type[AbstractBaseSession]) -> Plan:
-    return Plan(model)
+    return _plans.get(model) or _plans.setdefault(model, Plan(model))
 
 
 def _is_stock(model: type[models.Model], names: Sequence[str]) -> bool:
