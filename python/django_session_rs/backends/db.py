@@ -16,9 +16,9 @@ inheritance, a custom queryset, another database), the ORM does it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import time
 from datetime import datetime
 from datetime import timezone as datetime_timezone
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,10 +113,7 @@ class SessionStore(DjangoSessionStore):
     @classmethod
     def get_model_class(cls) -> type[AbstractBaseSession]:
         """Return the model that holds the sessions."""
-        # Imported late, as Django does: the app registry must be ready, the app not installed.
-        from django.contrib.sessions.models import Session  # noqa: PLC0415
-
-        return Session
+        return _session_model()
 
     # The text of a session.
 
@@ -127,11 +124,9 @@ class SessionStore(DjangoSessionStore):
         for an unknown ``SESSION_COMPRESSION``.
         """
         codec = _codec(self.key_salt, self.max_size, _compression())
-        # Looked up on the module, where tests freeze it.
-        now = time.time()
         if self.serializer is JSONSerializer:
-            return codec.encode(session_dict, now=now)
-        return codec.encode_bytes(self.serializer().dumps(session_dict), now=now)
+            return codec.encode(session_dict)
+        return codec.encode_bytes(self.serializer().dumps(session_dict))
 
     def decode(self, session_data: str) -> Any:  # type: ignore[override]
         """Return what was encoded, or ``{}`` if it cannot be read.
@@ -362,6 +357,15 @@ HOOKS = (
 ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
 
 
+@functools.cache
+def _session_model() -> type[AbstractBaseSession]:
+    # Imported late, as Django does: the app registry must be ready, the app not installed. Kept,
+    # because each store asks for it and even a repeated import costs as much as a signature.
+    from django.contrib.sessions.models import Session  # noqa: PLC0415
+
+    return Session
+
+
 def new_session_key() -> str:
     """Return 32 random characters of ``a-z0-9``, each drawn evenly from a secure source."""
     key = b""
@@ -387,30 +391,50 @@ _codecs: dict[tuple[Any, ...], SessionCodec] = {}
 _CODECS_KEPT = 64
 
 
+# Where Django keeps the settings that were read, and drops them when they change. Each access to
+# an attribute of `settings` runs Python code; a setting found in here is the same, for a tenth.
+READ_SETTINGS: dict[str, Any] = settings.__dict__
+
+
 def _compression() -> str:
-    wrapped = settings._wrapped
+    wrapped = READ_SETTINGS.get("_wrapped")
     if type(wrapped) is Settings:
         # Asking for a setting that is not there costs Django an exception each time.
         value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
     else:
         value = getattr(settings, "SESSION_COMPRESSION", "fast")
-    if value not in ("fast", "small"):
-        raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
-    return str(value)
+    if value == "fast":
+        return "fast"
+    if value == "small":
+        return "small"
+    raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
 
 
 def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
     # The settings are read each time: `override_settings` and rotated keys count at once. No
     # variable holds a key, since error reports show variables.
-    return _codecs.get(
-        (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS, salt, max_size, compression)
-    ) or _new_codec(salt, max_size, compression)
+    try:
+        found = _codecs.get(
+            (
+                READ_SETTINGS["SECRET_KEY"],
+                *READ_SETTINGS["SECRET_KEY_FALLBACKS"],
+                salt,
+                max_size,
+                compression,
+            )
+        )
+    except KeyError:
+        # Not read since they changed. (A failed look-up in `_codecs` would name the keys.)
+        found = None
+    return found or _new_codec(salt, max_size, compression)
 
 
 @sensitive_variables()
 def _new_codec(salt: str, max_size: int, compression: str) -> SessionCodec:
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     wanted = (*keys, salt, max_size, compression)
+    if found := _codecs.get(wanted):
+        return found
     codec = SessionCodec(
         keys[0],
         fallbacks=keys[1:],
@@ -496,6 +520,7 @@ class Plan:
         if usual:
             self._key_field: Any = meta.get_field("session_key")
             self._expire_field: Any = meta.get_field("expire_date")
+            self._expires_as_usual = type(self._expire_field) is models.DateTimeField
 
     def plain_read(self, connection: BaseDatabaseWrapper) -> bool:
         """Whether plain SQL does all that loading by the ORM would do."""
@@ -510,7 +535,10 @@ class Plan:
         return self._deletes and connection.vendor in VENDORS and not self._heard(DELETE_SIGNALS)
 
     def _heard(self, wanted: Sequence[signals.ModelSignal]) -> bool:
-        return any(signal.receivers and signal.has_listeners(self.model) for signal in wanted)
+        for signal in wanted:  # noqa: SIM110 - a generator costs more than what it would look at
+            if signal.receivers and signal.has_listeners(self.model):
+                return True
+        return False
 
     def connection_for_read(self) -> BaseDatabaseWrapper:
         """Return the connection that Django would read from."""
@@ -543,12 +571,12 @@ class Plan:
 
     def expire_date(self, value: datetime, connection: BaseDatabaseWrapper) -> Any:
         """Return a point in time as a parameter, in the form in which Django stores it."""
-        if value.tzinfo is UTC and type(self._expire_field) is models.DateTimeField:
+        if value.tzinfo is UTC and self._expires_as_usual:
             # What the field and the backend arrive at for such a value, in fewer steps.
             if connection.vendor == "postgresql":
                 return value.isoformat()
             if connection.timezone is UTC:
-                return str(value.replace(tzinfo=None))
+                return value.isoformat(" ")[: -len("+00:00")]
         parameter = self._expire_field.get_db_prep_save(value, connection)
         # Text is several times cheaper for psycopg to bind, and PostgreSQL reads the same from it.
         if type(parameter) is datetime and connection.vendor == "postgresql":
