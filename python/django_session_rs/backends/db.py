@@ -176,8 +176,8 @@ class SessionStore(DjangoSessionStore):
             return row.session_data if row else None
         try:
             parameters = (
-                plan.key(key, connection),
                 plan.expire_date(timezone.now(), connection),
+                plan.key(key, connection),
             )
             with connection.cursor() as cursor:
                 cursor.execute(plan.statements(connection).load, parameters)
@@ -186,7 +186,7 @@ class SessionStore(DjangoSessionStore):
             logger = logging.getLogger(f"django.security.{type(error).__name__}")
             logger.warning(str(error))
             found = None
-        if found is None:
+        if found is None or not found[1]:
             self._session_key = None
             return None
         return found[0]  # type: ignore[no-any-return]
@@ -417,7 +417,7 @@ def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
         found = _codecs.get(
             (
                 READ_SETTINGS["SECRET_KEY"],
-                *READ_SETTINGS["SECRET_KEY_FALLBACKS"],
+                tuple(READ_SETTINGS["SECRET_KEY_FALLBACKS"]),
                 salt,
                 max_size,
                 compression,
@@ -432,7 +432,7 @@ def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
 @sensitive_variables()
 def _new_codec(salt: str, max_size: int, compression: str) -> SessionCodec:
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    wanted = (*keys, salt, max_size, compression)
+    wanted = (keys[0], keys[1:], salt, max_size, compression)
     if found := _codecs.get(wanted):
         return found
     codec = SessionCodec(
@@ -462,8 +462,10 @@ class Statements:
         columns = [quote(field.column) for field in _stored_fields(model)]
         holes = ", ".join(["%s"] * len(columns))
         assignments = ", ".join(f"{column} = %s" for column in columns[1:])
-        self.load = f"SELECT {data} FROM {table} WHERE {key} = %s AND {expires} > %s"
-        self.exists = f"SELECT 1 FROM {table} WHERE {key} = %s LIMIT 1"
+        # The key finds at most one row. PostgreSQL takes longer to plan a query than to run it, and
+        # weighs everything in the condition, but nothing that is selected.
+        self.load = f"SELECT {data}, {expires} > %s FROM {table} WHERE {key} = %s"
+        self.exists = f"SELECT 1 FROM {table} WHERE {key} = %s"
         self.insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({holes})"
         if connection.vendor != "mysql":
             self.insert += f" ON CONFLICT ({key}) DO NOTHING"
