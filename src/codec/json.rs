@@ -286,6 +286,16 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Reads the rest of a string whose opening quote has been read, if it is `body`, which must be
+    /// the inside of a string without escapes.
+    #[inline]
+    pub(crate) fn eat_literal(&mut self, body: &str) -> bool {
+        let rest = &self.text.as_bytes()[self.at..];
+        let found = rest.starts_with(body.as_bytes()) && rest.get(body.len()) == Some(&b'"');
+        self.at += if found { body.len() + 1 } else { 0 };
+        found
+    }
+
     fn escape(&mut self) -> Result<(), JsonError> {
         let rest = &self.text.as_bytes()[self.at + 1..];
         let length = match rest.first() {

@@ -123,6 +123,17 @@ struct Reader<'a, 'py> {
     keys: Box<Keys>,
     /// Items of the lists that are still open.
     items: Vec<Bound<'py, PyAny>>,
+    /// For each level, the last object that ended there.
+    shapes: Vec<Shape<'a, 'py>>,
+}
+
+/// The keys of an object, as the next one in a list of objects is likely to have them: comparing
+/// with a key costs less than finding its end, and copying a dict less than growing another.
+#[derive(Default)]
+struct Shape<'a, 'py> {
+    keys: Vec<(&'a str, Bound<'py, PyString>)>,
+    /// An object with these keys, once there were two in a row.
+    model: Option<Bound<'py, PyDict>>,
 }
 
 thread_local! {
@@ -130,10 +141,32 @@ thread_local! {
     static KEYS: Cell<Option<Box<Keys>>> = const { Cell::new(None) };
 }
 
+impl<'py> Shape<'_, 'py> {
+    /// Keeps the first `matched` keys only, of this and of what was made in its likeness.
+    fn part(&mut self, dict: Bound<'py, PyDict>, matched: usize) -> Option<Bound<'py, PyDict>> {
+        self.keys.truncate(matched);
+        if self.model.take().is_none() {
+            return Some(dict);
+        }
+        let part = PyDict::new(dict.py());
+        for (_, key) in &self.keys {
+            part.set_item(key, dict.get_item(key).ok()??).ok()?;
+        }
+        Some(part)
+    }
+}
+
 impl<'a, 'py> Reader<'a, 'py> {
     fn read(py: Python<'py>, text: &'a str) -> Option<Bound<'py, PyAny>> {
         let keys = KEYS.take().unwrap_or_default();
-        let mut reader = Self { py, text, scanner: Scanner::new(text), keys, items: Vec::new() };
+        let mut reader = Self {
+            py,
+            text,
+            scanner: Scanner::new(text),
+            keys,
+            items: Vec::new(),
+            shapes: Vec::new(),
+        };
         let value = reader.value(0);
         let ended = reader.scanner.end().is_ok();
         KEYS.set(Some(reader.keys));
@@ -165,31 +198,98 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn object(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {
-        let dict = PyDict::new(self.py);
         if self.scanner.eat(b'}') {
-            return Some(dict.into_any());
+            return Some(PyDict::new(self.py).into_any());
         }
         if depth == MAX_DEPTH {
             return None;
         }
+        // The outermost object has no like, and most sessions are nothing else.
+        let Some(level) = depth.checked_sub(1) else {
+            let dict = PyDict::new(self.py);
+            self.members(&dict, depth, None)?;
+            return Some(dict.into_any());
+        };
+        if self.shapes.len() <= level {
+            self.shapes.resize_with(level + 1, Shape::default);
+        }
+        let mut shape = std::mem::take(&mut self.shapes[level]);
+        let dict = self.shaped(&mut shape, depth)?;
+        self.shapes[level] = shape;
+        Some(dict.into_any())
+    }
+
+    /// Reads an object that may look like the one before.
+    fn shaped(&mut self, shape: &mut Shape<'a, 'py>, depth: usize) -> Option<Bound<'py, PyDict>> {
+        let dict = match &shape.model {
+            Some(model) => model.copy().ok()?,
+            None => PyDict::new(self.py),
+        };
+        let mut matched = 0;
+        while let Some((body, key)) = shape.keys.get(matched) {
+            let start = self.scanner.clone();
+            if !(self.scanner.eat(b'"') && self.scanner.eat_literal(body)) {
+                self.scanner = start;
+                break;
+            }
+            matched += 1;
+            self.member(&dict, key, depth)?;
+            if !self.scanner.eat(b',') {
+                if matched == shape.keys.len() {
+                    shape.model = Some(dict.clone());
+                    return self.scanner.eat(b'}').then_some(dict);
+                }
+                let dict = shape.part(dict, matched)?;
+                return self.scanner.eat(b'}').then_some(dict);
+            }
+        }
+        let dict = shape.part(dict, matched)?;
+        self.members(&dict, depth, Some(shape))?;
+        Some(dict)
+    }
+
+    /// Reads the members of an object, or those that are left, and its end.
+    #[inline]
+    fn members(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        depth: usize,
+        mut shape: Option<&mut Shape<'a, 'py>>,
+    ) -> Option<()> {
         loop {
             if !self.scanner.eat(b'"') {
                 return None;
             }
             let key = match self.literal()? {
-                Literal { body, escaped: false } => self.keys.get(self.py, body),
+                Literal { body, escaped: false } => {
+                    let key = self.keys.get(self.py, body);
+                    if let Some(shape) = &mut shape {
+                        shape.keys.push((body, key.clone()));
+                    }
+                    key
+                }
                 escaped => self.text(escaped)?,
             };
-            if !self.scanner.eat(b':') {
-                return None;
-            }
-            let value = self.value(depth + 1)?;
-            dict.set_item(key, value).ok()?;
+            self.member(dict, &key, depth)?;
             if !self.scanner.eat(b',') {
-                break;
+                return self.scanner.eat(b'}').then_some(());
             }
         }
-        self.scanner.eat(b'}').then(|| dict.into_any())
+    }
+
+    /// Reads the rest of a member whose key has been read.
+    #[inline]
+    fn member(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        key: &Bound<'py, PyString>,
+        depth: usize,
+    ) -> Option<()> {
+        if !self.scanner.eat(b':') {
+            return None;
+        }
+        let value = self.value(depth + 1)?;
+        dict.set_item(key, value).ok()
     }
 
     fn list(&mut self, depth: usize) -> Option<Bound<'py, PyAny>> {

@@ -1,10 +1,12 @@
 """The codec and the engine's `decode` against what Django releases wrote and read."""
 
 import base64
+import itertools
 import json
 import zlib
 
 import pytest
+from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore as DjangoStore
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signing import BadSignature
@@ -386,6 +388,53 @@ def test_keys_are_read_anew():
     with override_settings(SECRET_KEY=_key().encode()):
         assert store.decode(old) == {"a": 1}
     assert store.decode(old) == {"a": 1}
+
+
+def test_keys_changed_in_place_count_at_once():
+    with override_settings(SECRET_KEY="one", SECRET_KEY_FALLBACKS=[]):
+        value = SessionStore().encode({"a": 1})
+        settings.SECRET_KEY = "two"
+        assert SessionStore().decode(value) == {}
+        settings.SECRET_KEY_FALLBACKS.append("one")
+        assert SessionStore().decode(value) == {"a": 1}
+        settings.SECRET_KEY_FALLBACKS[0] = "three"
+        assert SessionStore().decode(value) == {}
+        settings.SECRET_KEY_FALLBACKS = ("four", "one")
+        assert SessionStore().decode(value) == {"a": 1}
+        settings.SECRET_KEY = ""
+        with pytest.raises(ImproperlyConfigured):
+            SessionStore().encode({"a": 1})
+
+
+def test_objects_that_look_alike_and_do_not():
+    """Objects in a row are read with the keys of the one before in mind."""
+    names = ["a", "ab", "\\u00e9"]
+    bodies = ["{}"]
+    bodies += [
+        "{" + ",".join(f'"{key}" : {n}' for n, key in enumerate(keys)) + "}"
+        for count in (1, 2)
+        for keys in itertools.product(names, repeat=count)
+    ]
+    bodies.append('{"a":[{"a":1},{"a":2},{"b":3}],"ab":{"a":{"ab":{}}}}')
+    codec = SessionCodec(KEY)
+    for three in itertools.product(bodies, repeat=3):
+        payload = "[" + ",".join([*three, three[0]]) + "]"
+        found = codec.decode_any(codec.encode_bytes(payload.encode()))
+        # The text also shows the order of the members.
+        assert json.dumps(found) == json.dumps(json.loads(payload)), payload
+        assert len({id(item) for item in found}) == 4
+
+
+@pytest.mark.parametrize("end", ["", "]", "}", ",}]", ',"a"}]', ',"a":}]', ',"b" 1}]', ";}]"])
+@pytest.mark.parametrize("start", ['{"a":3', "{", '{"a"', '{"a":{"a":3'])
+def test_objects_that_look_alike_and_break_off(start, end):
+    payload = '[{"a":1},{"a":2},' + start + end
+    with pytest.raises(ValueError, match="line 1"):
+        json.loads(payload)
+    codec = SessionCodec(KEY)
+    value = codec.encode_bytes(payload.encode())
+    with pytest.raises(DecodeError):
+        codec.decode_any(value)
 
 
 def test_subclasses_have_their_own_salt():
