@@ -6,6 +6,10 @@ The codec for three sizes of sessions, then each operation of the database engin
 asynchronous, on SQLite in memory, on an SQLite file and, where ``TEST_POSTGRES_URL`` names one, on
 a PostgreSQL server. Rounds of both engines alternate; the table shows medians in microseconds and
 how many times faster ours is. A factor below 1.1 is marked: no gain there.
+
+The floor above a table is the price of any statement. For a server it is mostly the waking of the
+two processes, which differs from run to run with the cores they are on; ``taskset -c 0`` before
+whatever starts both keeps them on one, and shows the engines themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -95,6 +100,15 @@ def configure(folder: str) -> None:
     django.setup()
 
 
+def driver_of_postgres() -> str:
+    try:
+        import psycopg
+    except ImportError:
+        return "PostgreSQL by psycopg2"
+    # "c" and "binary" are compiled, "python" is several times slower.
+    return f"PostgreSQL by psycopg {psycopg.__version__}, implementation {psycopg.pq.__impl__}"
+
+
 def supports_init_command() -> bool:
     import django
 
@@ -126,27 +140,25 @@ def alternating(theirs, ours, count: int, rounds: int) -> tuple[float, float]:
     return statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
 
 
-def bench_codec(django_store, our_store, rounds: int) -> None:
-    table = Table("Codec, microseconds")
+def bench_codec(django_store, our_store, codec, rounds: int) -> None:
+    table = Table("Codec, microseconds: SessionStore.encode and .decode; alone: SessionCodec's")
     theirs, ours = django_store(), our_store()
     for name, data in PAYLOADS.items():
         by_theirs, by_ours = theirs.encode(data), ours.encode(data)
         if not theirs.decode(by_ours) == ours.decode(by_theirs) == data:
             sys.exit("the engines do not read each other")
         count = 20 if len(by_theirs) > 5000 else 1000
-        pairs = {
-            "encode": (partial(theirs.encode, data), partial(ours.encode, data)),
-            "decode a row of Django's": (
-                partial(theirs.decode, by_theirs),
-                partial(ours.decode, by_theirs),
-            ),
-            "decode a row of its own": (
-                partial(theirs.decode, by_theirs),
-                partial(ours.decode, by_ours),
-            ),
-        }
-        for step, (one, other) in pairs.items():
-            table.row(f"{name}: {step}", *alternating(one, other, count, rounds))
+        pairs = [
+            ("encode", (theirs.encode, data), (ours.encode, data)),
+            ("encode, alone", (theirs.encode, data), (codec.encode, data)),
+            ("decode Django's", (theirs.decode, by_theirs), (ours.decode, by_theirs)),
+            ("decode Django's, alone", (theirs.decode, by_theirs), (codec.decode, by_theirs)),
+            ("decode its own", (theirs.decode, by_theirs), (ours.decode, by_ours)),
+            ("decode its own, alone", (theirs.decode, by_theirs), (codec.decode, by_ours)),
+        ]
+        for step, one, other in pairs:
+            found = alternating(partial(*one), partial(*other), count, rounds)
+            table.row(f"{name}: {step}", *found)
         ratio = len(by_ours) / len(by_theirs)
         print(f"  {'':4}stored {len(by_theirs)} and {len(by_ours)} characters ({ratio:.2f})")
 
@@ -186,8 +198,29 @@ def steps(store_class) -> dict:
     }
 
 
+def floor(rounds: int, count: int) -> tuple[float, float]:
+    """What one statement costs that touches no table: by Django's cursor, and by the driver's."""
+    from django.db import connections
+
+    connection = connections["default"]
+
+    def by_django():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+
+    def by_driver():
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+
+    return alternating(by_django, by_driver, count, rounds)
+
+
 def bench_engine(alias: str, django_store, our_store, rounds: int, count: int) -> None:
     table = Table(f"Database engine on {alias}, microseconds")
+    django_cursor, driver = floor(rounds, count)
+    print(f"  floor: SELECT 1 by Django's cursor {django_cursor:.1f}, by the driver {driver:.1f}")
     theirs, ours = steps(django_store), steps(our_store)
     for name in ("create", "load", "save", "rotate (cycle_key)", "exists"):
         table.row(name, *alternating(theirs[name], ours[name], count, rounds))
@@ -264,23 +297,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         configure(folder)
         import django
+        from django.conf import settings
         from django.contrib.sessions.backends.base import SessionBase
         from django.contrib.sessions.backends.db import SessionStore as DjangoStore
         from django.core.management import call_command
         from django.db import connections
 
         import django_session_rs
+        from django_session_rs import SessionCodec
         from django_session_rs.backends.db import SessionStore
 
         versions = f"Django {django.get_version()}, ours {django_session_rs.__version__}"
         python = f"{platform.python_implementation()} {platform.python_version()}"
         print(f"{versions}, {python}, {platform.machine()} with {os.cpu_count()} cores")
-        bench_codec(DjangoStore, SessionStore, rounds)
+        codec = SessionCodec(settings.SECRET_KEY)
+        bench_codec(DjangoStore, SessionStore, codec, rounds)
 
         own = connections["default"]
         if "postgres" in connections.databases:
             with connections["postgres"].cursor() as cursor:
                 cursor.execute(f"CREATE SCHEMA {SCHEMA}")
+            print(f"\n{driver_of_postgres()}")
         else:
             print("\nTEST_POSTGRES_URL is not set: PostgreSQL is not measured.")
         try:
