@@ -161,9 +161,7 @@ class SessionStore(DjangoSessionStore):
         if not plan.plain_read(connection):
             return bool(super().exists(session_key))
         sql = plan.statements(connection).exists
-        with connection.cursor() as cursor:
-            cursor.execute(sql, (plan.key(session_key, connection),))
-            return cursor.fetchone() is not None
+        return bool(_fetch(connection, sql, (plan.key(session_key, connection),)))
 
     def _read(self) -> str | None:
         key = self.session_key
@@ -179,17 +177,16 @@ class SessionStore(DjangoSessionStore):
                 plan.expire_date(timezone.now(), connection),
                 plan.key(key, connection),
             )
-            with connection.cursor() as cursor:
-                cursor.execute(plan.statements(connection).load, parameters)
-                found = cursor.fetchone()
+            rows = _fetch(connection, plan.statements(connection).load, parameters)
         except SuspiciousOperation as error:
             logger = logging.getLogger(f"django.security.{type(error).__name__}")
             logger.warning(str(error))
-            found = None
-        if found is None or not found[1]:
-            self._session_key = None
-            return None
-        return found[0]  # type: ignore[no-any-return]
+            rows = []
+        for stored, alive in rows:
+            if alive:
+                return stored  # type: ignore[no-any-return]
+        self._session_key = None
+        return None
 
     # Writing.
 
@@ -627,6 +624,14 @@ def _is_plain_manager(manager: Any) -> bool:
 
 
 # Running them.
+
+
+def _fetch(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """Run one statement that reads, and return its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        # Iterated, because Django wraps `fetchone` and its like anew each time they are looked up.
+        return list(cursor)
 
 
 def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> int:
