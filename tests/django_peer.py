@@ -25,7 +25,9 @@ def text(rng: random.Random) -> str:
     if kind < 0.6:
         return rng.choice(("_auth_user_id", "cart", "", "__type__", 'a"b\\c', "\x7f", "\x00\n\t"))
     if kind < 0.9:
-        return "".join(chr(rng.choice((0xE9, 0x2603, 0x1F600, 0x80, 0xFFFF, 97))) for _ in range(length))
+        return "".join(
+            chr(rng.choice((0xE9, 0x2603, 0x1F600, 0x80, 0xFFFF, 97))) for _ in range(length)
+        )
     # Surrogates without their partner.
     return "".join(chr(rng.choice((0xD800, 0xDBFF, 0xDC00, 0xDFFF, 97))) for _ in range(length))
 

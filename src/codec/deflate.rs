@@ -13,9 +13,8 @@ pub(crate) const MAX_INPUT: usize = 1024;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 const HASH_BITS: u32 = 10;
-const MAX_CHAIN: usize = 8;
-/// Matches from here on are taken at once, without a look at the next position.
-const GOOD_MATCH: usize = 32;
+/// How many runs of the same hash are compared.
+const MAX_CHAIN: usize = 4;
 
 const END_OF_BLOCK: usize = 256;
 const LENGTH_BASE: [u16; 29] = [
@@ -26,13 +25,6 @@ const LENGTH_BITS: [u8; 29] =
     [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
 const DISTANCE_BASE: [u16; 20] =
     [1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769];
-
-/// A literal, or a match of at least three bytes.
-#[derive(Clone, Copy)]
-enum Step {
-    Literal(u8),
-    Match { length: u16, distance: u16 },
-}
 
 /// What a payload becomes.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,185 +42,159 @@ pub(crate) fn compress(input: &[u8]) -> Verdict {
     if input.len() > MAX_INPUT {
         return Verdict::Declined;
     }
-    let parse = Parse::of(input);
-    let fixed = 2 + parse.fixed_bits().div_ceil(8) + 4;
-    let fitted = 2 + parse.fitted_bits().div_ceil(8) + 4;
+    let mut encoder = Encoder::new(input.len());
+    encoder.encode(input);
+    let fitted = (ZLIB_BYTES + encoder.fitted_bits(input).div_ceil(8)).min(input.len());
+    let stream = encoder.bits.finish(adler32(input));
     // Django keeps a compressed form only if it saves more than one byte.
-    let saves = fixed + 1 < input.len();
-    let ours = if saves { fixed } else { input.len() };
+    let saves = stream.len() + 1 < input.len();
+    let ours = if saves { stream.len() } else { input.len() };
     // Base64 makes 4 of 3 bytes; dot, time stamp and signature take 52 more. The promise is 1.3 times
     // Django's length; the rest of the way to that is left for the matches zlib finds and we do not.
-    if stored_length(ours) * 100 > stored_length(fitted.min(input.len())) * 118 {
+    if stored_length(ours) * 100 > stored_length(fitted) * 118 {
         return Verdict::Declined;
     }
-    if saves { Verdict::Compressed(parse.write(input, fixed)) } else { Verdict::Plain }
+    if saves { Verdict::Compressed(stream) } else { Verdict::Plain }
 }
+
+/// Head and checksum of a zlib stream.
+const ZLIB_BYTES: usize = 6;
 
 fn stored_length(bytes: usize) -> usize {
     bytes * 4 / 3 + 52
 }
 
-/// The input as literals and matches, with the frequency of every symbol.
-struct Parse {
-    steps: Vec<Step>,
+/// Writes literals and matches as it finds them, and counts the symbols.
+struct Encoder {
+    bits: Bits,
     symbols: [u16; 288],
     distances: [u16; 20],
-    /// All literals, or-ed.
-    any_byte: u8,
-    /// Bits of all steps in the fixed codes.
-    fixed: usize,
-    /// Those among them that no code saves: the extra bits of lengths and distances.
-    extra: usize,
+    /// Matches.
+    matches: u32,
+    /// Bytes that matches stand for.
+    matched: u32,
+    /// Bits that no code saves: the extra bits of lengths and distances.
+    extra: u32,
 }
 
-impl Parse {
-    fn of(input: &[u8]) -> Self {
-        let mut parse = Self {
-            steps: Vec::with_capacity(input.len()),
+impl Encoder {
+    fn new(length: usize) -> Self {
+        Self {
+            bits: Bits::new(length),
             symbols: [0; 288],
             distances: [0; 20],
-            any_byte: 0,
-            fixed: 0,
+            matches: 0,
+            matched: 0,
             extra: 0,
-        };
-        let mut finder = Finder::new(input);
+        }
+    }
+
+    /// Writes the one block.
+    fn encode(&mut self, input: &[u8]) {
+        let mut finder = Finder::new();
         let mut at = 0;
-        let mut ahead = (at < input.len()).then(|| finder.visit(at));
-        while let Some((length, distance)) = ahead {
+        // Final block, fixed codes.
+        self.bits.push(0b011, 3);
+        while let Some(&[a, b, c]) = input[at..].first_chunk() {
+            let (length, distance) = finder.visit(input, at, [a, b, c]);
             if length < MIN_MATCH {
-                parse.literal(input[at]);
+                self.literal(a);
                 at += 1;
-                ahead = (at < input.len()).then(|| finder.visit(at));
                 continue;
             }
-            let mut visited = at + 1;
-            if length < GOOD_MATCH && visited < input.len() {
-                let next = finder.visit(visited);
-                visited += 1;
-                if next.0 > length {
-                    parse.literal(input[at]);
-                    at += 1;
-                    ahead = Some(next);
-                    continue;
-                }
+            self.repeat(length, distance);
+            for covered in at + 1..at + length {
+                let Some(&run) = input[covered..].first_chunk() else { break };
+                finder.insert(covered, run);
             }
-            parse.repeat(length, distance);
             at += length;
-            for covered in visited..at {
-                finder.insert(covered);
-            }
-            ahead = (at < input.len()).then(|| finder.visit(at));
         }
-        parse.symbols[END_OF_BLOCK] = 1;
-        parse
+        for &byte in &input[at..] {
+            self.literal(byte);
+        }
+        let (code, bits) = FIXED[END_OF_BLOCK];
+        self.bits.push(code.into(), bits.into());
+        self.symbols[END_OF_BLOCK] = 1;
     }
 
     #[inline]
     fn literal(&mut self, byte: u8) {
+        let (code, bits) = FIXED[usize::from(byte)];
+        self.bits.push(code.into(), bits.into());
         self.symbols[usize::from(byte)] += 1;
-        self.any_byte |= byte;
-        self.fixed += 8 + usize::from(byte >= 144);
-        self.steps.push(Step::Literal(byte));
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "both are at most MAX_INPUT")]
     fn repeat(&mut self, length: usize, distance: usize) {
         let (length, distance) = (length as u16, distance as u16);
         let (length_code, distance_code) = (length_code(length), distance_code(distance));
+        let (code, bits) = FIXED[257 + length_code];
+        self.bits.push(code.into(), bits.into());
+        let length_bits = LENGTH_BITS[length_code].into();
+        self.bits.push((length - LENGTH_BASE[length_code]).into(), length_bits);
+        self.bits.push(((distance_code as u8).reverse_bits() >> 3).into(), 5);
+        let distance_bits = distance_bits(distance_code);
+        self.bits.push((distance - DISTANCE_BASE[distance_code]).into(), distance_bits);
         self.symbols[257 + length_code] += 1;
         self.distances[distance_code] += 1;
-        let extra = usize::from(LENGTH_BITS[length_code]) + distance_bits(distance_code);
-        self.extra += extra;
-        self.fixed += usize::from(FIXED[257 + length_code].1) + 5 + extra;
-        self.steps.push(Step::Match { length, distance });
-    }
-
-    /// The block in fixed codes: its head, the steps, the end.
-    fn fixed_bits(&self) -> usize {
-        3 + self.fixed + 7
+        self.extra += length_bits + distance_bits;
+        self.matches += 1;
+        self.matched += u32::from(length);
     }
 
     /// The least that codes fitted to the frequencies could need, their description included.
-    fn fitted_bits(&self) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_INPUT")]
+    fn fitted_bits(&self, input: &[u8]) -> usize {
         // JSON is ASCII, and then the literals beyond it need no look.
-        let literals = if self.any_byte < 128 { 0..128 } else { 0..END_OF_BLOCK };
-        let symbols = Entropy::default()
-            .add(&self.symbols[literals])
-            .add(&self.symbols[END_OF_BLOCK..END_OF_BLOCK + 30]);
-        let distances = Entropy::default().add(&self.distances);
-        let described = symbols.used + distances.used;
-        60 + 3 * described + symbols.bits() + distances.bits() + self.extra
-    }
-
-    fn write(&self, input: &[u8], capacity: usize) -> Vec<u8> {
-        let mut out = Bits::new(capacity);
-        // Final block, fixed codes.
-        out.push(0b011, 3);
-        for &step in &self.steps {
-            match step {
-                Step::Literal(byte) => {
-                    let (code, bits) = FIXED[usize::from(byte)];
-                    out.push(u64::from(code), u32::from(bits));
-                }
-                Step::Match { length, distance } => {
-                    let code = length_code(length);
-                    let (symbol, bits) = FIXED[257 + code];
-                    out.push(u64::from(symbol), u32::from(bits));
-                    out.push(u64::from(length - LENGTH_BASE[code]), LENGTH_BITS[code].into());
-                    let code = distance_code(distance);
-                    #[expect(clippy::cast_possible_truncation, reason = "20 codes")]
-                    let reversed = (code as u8).reverse_bits() >> 3;
-                    out.push(u64::from(reversed), 5);
-                    let extra = u64::from(distance - DISTANCE_BASE[code]);
-                    #[expect(clippy::cast_possible_truncation, reason = "at most 8")]
-                    out.push(extra, distance_bits(code) as u32);
-                }
-            }
-        }
-        let (code, bits) = FIXED[END_OF_BLOCK];
-        out.push(u64::from(code), u32::from(bits));
-        out.finish(adler32(input))
+        let literals = if input.is_ascii() { 0..128 } else { 0..END_OF_BLOCK };
+        let (literal_weight, literals) = weigh(&self.symbols[literals]);
+        let (length_weight, lengths) = weigh(&self.symbols[END_OF_BLOCK..END_OF_BLOCK + 30]);
+        let (distance_weight, distances) = weigh(&self.distances);
+        let steps = input.len() as u32 - self.matched + self.matches + 1;
+        let symbols = entropy(steps, literal_weight + length_weight);
+        let described = literals + lengths + distances;
+        let bits = 60 + 3 * described + symbols + entropy(self.matches, distance_weight);
+        (bits + self.extra) as usize
     }
 }
 
 /// Where each run of three bytes was seen before, newest first.
-struct Finder<'a> {
-    input: &'a [u8],
+struct Finder {
     /// Position plus one of the newest run with this hash; zero for none.
     newest: [u16; 1 << HASH_BITS],
     /// The same for the run before the one at each position.
-    older: Vec<u16>,
+    older: [u16; MAX_INPUT],
 }
 
-impl<'a> Finder<'a> {
-    fn new(input: &'a [u8]) -> Self {
-        Self { input, newest: [0; 1 << HASH_BITS], older: vec![0; input.len()] }
+impl Finder {
+    fn new() -> Self {
+        Self { newest: [0; 1 << HASH_BITS], older: [0; MAX_INPUT] }
     }
 
     /// Notes the run at this position and returns the newest one like it, plus one.
     #[inline]
-    fn insert(&mut self, at: usize) -> u16 {
-        let Some(&[a, b, c]) = self.input[at..].first_chunk() else { return 0 };
+    fn insert(&mut self, at: usize, [a, b, c]: [u8; MIN_MATCH]) -> u16 {
         let run = u32::from_le_bytes([a, b, c, 0]);
         let hash = (run.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize;
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_INPUT")]
         let newest = std::mem::replace(&mut self.newest[hash], at as u16 + 1);
-        self.older[at] = newest;
+        self.older[at % MAX_INPUT] = newest;
         newest
     }
 
     /// Notes the run at this position and returns the longest match for it, as length and distance.
     #[inline]
-    fn visit(&mut self, at: usize) -> (usize, usize) {
-        let mut candidate = self.insert(at);
+    fn visit(&mut self, input: &[u8], at: usize, run: [u8; MIN_MATCH]) -> (usize, usize) {
+        let mut candidate = self.insert(at, run);
         if candidate == 0 {
             return (0, 0);
         }
-        let ahead = &self.input[at..self.input.len().min(at + MAX_MATCH)];
+        let ahead = &input[at..input.len().min(at + MAX_MATCH)];
         let (mut length, mut distance) = (MIN_MATCH - 1, 0);
         for _ in 0..MAX_CHAIN {
             let Some(from) = usize::from(candidate).checked_sub(1) else { break };
-            let behind = &self.input[from..];
+            let behind = &input[from..];
             if behind[length] == ahead[length] {
                 let common = common_prefix(ahead, behind);
                 if common > length {
@@ -238,7 +204,7 @@ impl<'a> Finder<'a> {
                     }
                 }
             }
-            candidate = self.older[from];
+            candidate = self.older[from % MAX_INPUT];
         }
         if distance == 0 { (0, 0) } else { (length, distance) }
     }
@@ -263,71 +229,76 @@ fn common_prefix(ahead: &[u8], behind: &[u8]) -> usize {
 /// Least significant bit first, as deflate wants it.
 struct Bits {
     out: Vec<u8>,
+    /// Bytes of `out` that are written.
+    length: usize,
     pending: u64,
     count: u32,
 }
 
 impl Bits {
-    fn new(capacity: usize) -> Self {
-        let mut out = Vec::with_capacity(capacity + 8);
+    /// For an input of this length, of which no byte takes more than nine bits.
+    fn new(input: usize) -> Self {
+        let mut out = vec![0; input + input / 8 + 32];
         // Deflate with a 32 kB window, fastest algorithm, no dictionary.
-        out.extend([0x78, 0x01]);
-        Self { out, pending: 0, count: 0 }
+        out[..2].copy_from_slice(&[0x78, 0x01]);
+        Self { out, length: 2, pending: 0, count: 0 }
     }
 
+    /// At most 13 bits at a time.
     #[inline]
     fn push(&mut self, bits: u64, count: u32) {
         self.pending |= bits << self.count;
         self.count += count;
         if self.count >= 32 {
             #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-            self.out.extend((self.pending as u32).to_le_bytes());
+            let word = (self.pending as u32).to_le_bytes();
+            self.out[self.length..self.length + 4].copy_from_slice(&word);
+            self.length += 4;
             self.pending >>= 32;
             self.count -= 32;
         }
     }
 
     fn finish(mut self, checksum: u32) -> Vec<u8> {
-        let rest = self.pending.to_le_bytes();
-        self.out.extend(&rest[..self.count.div_ceil(8) as usize]);
+        let rest = self.count.div_ceil(8) as usize;
+        self.out.truncate(self.length);
+        self.out.extend(&self.pending.to_le_bytes()[..rest]);
         self.out.extend(checksum.to_be_bytes());
         self.out
     }
 }
 
-/// The entropy of counted symbols.
-#[derive(Default)]
-struct Entropy {
-    total: u32,
-    /// Symbols that occur.
-    used: usize,
-    /// Sum of count times its logarithm, in 1/256.
-    weighted: u32,
+/// The sum of each count times its logarithm, in 1/256, and how many of them are not zero.
+#[inline]
+fn weigh(counts: &[u16]) -> (u32, u32) {
+    let (mut weight, mut used) = (0, 0);
+    for &count in counts {
+        // Without a branch: which symbols occur is beyond any prediction.
+        used += u32::from(count > 0);
+        weight += WEIGHT[usize::from(count).min(MAX_INPUT)];
+    }
+    (weight, used)
 }
 
-impl Entropy {
-    #[inline]
-    fn add(mut self, counts: &[u16]) -> Self {
-        for &count in counts {
-            let count = u32::from(count);
-            // Without a branch: which symbols occur is beyond any prediction.
-            self.total += count;
-            self.used += usize::from(count > 0);
-            self.weighted += count * log2(count | u32::from(count == 0));
-        }
-        self
-    }
-
-    /// The bits that the best code for these frequencies would take, give or take a few.
-    fn bits(&self) -> usize {
-        let total = self.total.max(1);
-        ((total * log2(total)).saturating_sub(self.weighted) >> 8) as usize
-    }
+/// The bits that the best code would take for so many symbols with this weight, give or take a few.
+fn entropy(total: u32, weight: u32) -> u32 {
+    (total * log2(total.max(1))).saturating_sub(weight) >> 8
 }
+
+/// Each count times its logarithm, in 1/256.
+#[expect(clippy::cast_possible_truncation, reason = "at most MAX_INPUT")]
+const WEIGHT: [u32; MAX_INPUT + 1] = {
+    let mut weights = [0; MAX_INPUT + 1];
+    let mut count = 1;
+    while count <= MAX_INPUT {
+        weights[count] = count as u32 * log2(count as u32);
+        count += 1;
+    }
+    weights
+};
 
 /// Logarithm to base two in 1/256, by the line between powers of two; it errs by less than 0.09.
-#[inline]
-fn log2(number: u32) -> u32 {
+const fn log2(number: u32) -> u32 {
     let whole = number.ilog2();
     (whole << 8) + ((number << 8 >> whole) & 0xff)
 }
@@ -387,8 +358,9 @@ fn distance_code(distance: u16) -> usize {
     (2 * power + (before >> (power - 1) & 1)) as usize
 }
 
-fn distance_bits(code: usize) -> usize {
-    (code / 2).saturating_sub(1)
+#[expect(clippy::cast_possible_truncation, reason = "20 codes")]
+fn distance_bits(code: usize) -> u32 {
+    (code as u32 / 2).saturating_sub(1)
 }
 
 /// The checksum of RFC 1950; inputs are far below the length at which the sums need reducing.

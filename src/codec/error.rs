@@ -8,8 +8,8 @@ use super::json::JsonError;
 
 /// A signed text that could not be turned into session data.
 ///
-/// [`Session`](crate::Session) turns each of these into an empty session, as Django does; the codec
-/// itself never hides one.
+/// [`Session`](crate::Session) turns each of these but [`DecodeError::TooLarge`] into an empty session,
+/// as Django does; the codec itself never hides one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -53,6 +53,11 @@ impl DecodeError {
     /// Django logs the former as `Session data corrupted` and is silent about the latter.
     pub fn is_bad_signature(&self) -> bool {
         matches!(self, Self::BadSignature | Self::SignatureExpired { .. })
+    }
+
+    /// Whether only the configured limit stands in the way: Django could read this session.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
     }
 }
 

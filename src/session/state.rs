@@ -56,7 +56,8 @@ impl SessionState {
     }
 
     /// Takes what a store loaded. A session that is not there costs the key; one that cannot be read
-    /// keeps it, so that the next save overwrites it.
+    /// keeps it, so that the next save overwrites it, as in Django. One beyond the limit on its size
+    /// could be read by Django, so it must not be overwritten: that is an error.
     pub(crate) fn loaded(
         &mut self,
         outcome: Result<Option<SessionRecord>, StoreError>,
@@ -67,7 +68,7 @@ impl SessionState {
                 self.session_key = None;
                 Arc::default()
             }
-            Err(StoreError::Decode(error)) => {
+            Err(StoreError::Decode(error)) if !error.is_too_large() => {
                 if error.is_bad_signature() {
                     tracing::warn!(
                         target: "django.security.SuspiciousSession",

@@ -574,3 +574,23 @@ fn logins_are_checked_against_the_password_as_django_checks_them() {
     }
     assert_eq!(records.len(), 60);
 }
+
+/// Django could read it, so it must not be emptied and then overwritten.
+#[tokio::test]
+async fn a_session_beyond_the_limit_is_an_error_and_stays() {
+    let store = MemoryStore::new(codec().with_max_size(1000));
+    let mut data = SessionData::new();
+    data.insert("text", &"x".repeat(2000)).unwrap();
+    let key = SessionKey::generate();
+    let text = codec().encode(&data, 0);
+    store.insert_row(key.clone(), &*text, DateTime::Aware(Timestamp::MAX));
+
+    let settings = Arc::new(SessionSettings::default());
+    let session = Session::new(Arc::new(store.clone()), settings, Some(key.clone()));
+    for error in [session.get::<u8>("text").await.unwrap_err(), session.save().await.unwrap_err()] {
+        let SessionError::Store(StoreError::Decode(error)) = error else { panic!("{error:?}") };
+        assert!(error.is_too_large());
+    }
+    assert_eq!(session.session_key().await, Some(key.clone()));
+    assert_eq!(store.row(&key).unwrap().0, text);
+}
