@@ -354,13 +354,15 @@ HOOKS = (
 ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
 
 
-@functools.cache
-def _session_model() -> type[AbstractBaseSession]:
-    # Imported late, as Django does: the app registry must be ready, the app not installed. Kept,
-    # because each store asks for it and even a repeated import costs as much as a signature.
+def _import_session() -> type[AbstractBaseSession]:
+    # Imported late, as Django does: the app registry must be ready, the app not installed.
     from django.contrib.sessions.models import Session  # noqa: PLC0415
 
     return Session
+
+
+# Each store asks for its model, and even a repeated import costs as much as a signature.
+_session_model: Callable[[], type[AbstractBaseSession]] = functools.cache(_import_session)
 
 
 def new_session_key() -> str:
