@@ -49,6 +49,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import SessionCodec
+from django_session_rs.exceptions import PayloadTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,6 +133,7 @@ class SessionStore(DjangoSessionStore):
         """Return what was encoded, or ``{}`` if it cannot be read.
 
         A wrong signature is logged as Django logs it; bad content under a right signature is not.
+        Raises ``PayloadTooLargeError`` for a session that only ``max_size`` keeps from being read.
         """
         try:
             codec = _codec(self.key_salt, self.max_size, "fast")
@@ -141,6 +143,9 @@ class SessionStore(DjangoSessionStore):
         except BadSignature:
             logger = logging.getLogger("django.security.SuspiciousSession")
             logger.warning("Session data corrupted")
+        except PayloadTooLargeError:
+            # Django could read it. As an empty session the next save would overwrite it.
+            raise
         except Exception:  # noqa: BLE001, S110 - a serializer may raise anything; Django's rule
             pass
         return {}
