@@ -50,7 +50,7 @@ django-suite: dev
 
 .PHONY: bench  ## Measure the codec, and the engines against Django's
 bench: dev
-	cargo bench --features $(FEATURES)
+	$(SERVICES) cargo bench --features $(FEATURES)
 	$(SERVICES) $(BIN)/python benches/engines.py
 
 .PHONY: lint  ## Check formatting, lints and types
