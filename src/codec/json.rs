@@ -289,6 +289,7 @@ impl<'a> Scanner<'a> {
     /// Reads the rest of a string whose opening quote has been read, if it is `body`, which must be
     /// the inside of a string without escapes.
     #[inline]
+    #[cfg(feature = "python")]
     pub(crate) fn eat_literal(&mut self, body: &str) -> bool {
         let rest = &self.text.as_bytes()[self.at..];
         let found = rest.starts_with(body.as_bytes()) && rest.get(body.len()) == Some(&b'"');
