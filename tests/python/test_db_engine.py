@@ -4,6 +4,7 @@
 import asyncio
 import itertools
 import re
+import sys
 import threading
 from datetime import datetime, timedelta
 from unittest import mock
@@ -35,6 +36,13 @@ from django_session_rs.backends.db import SessionStore
 
 RELEASE = f"{django.VERSION[0]}.{django.VERSION[1]}."
 HAS_ASYNC = hasattr(SessionBase, "asave")
+
+
+def needs_python_3_11(record):
+    """Skip records with ISO 8601 texts (`Z`, one digit) that Python 3.10 does not read."""
+    wide = "/str_iso_z/" in record["id"] or record["id"].endswith("/expiry_iso")
+    if wide and sys.version_info < (3, 11):
+        pytest.skip("datetime.fromisoformat reads this text since Python 3.11")
 
 
 def recorded(family, **wanted):
@@ -133,6 +141,7 @@ def looks_same(found, expected, given_keys):
 @pytest.mark.parametrize("record", recorded("session_ops", backend="db"))
 @pytest.mark.filterwarnings("ignore:DateTimeField Session.expire_date received a naive datetime")
 def test_operations_as_recorded(record, sqlite_database):
+    needs_python_3_11(record)
     use_tz = not record["id"].endswith("use_tz_False")
     given = {record["cookie_key"], *(row["session_key"] for row in record["rows"])}
     options = {
@@ -254,6 +263,7 @@ ENGINES = {"sqlite": "sqlite", "postgres": "postgresql", "mariadb": "mysql"}
 )
 def test_rows_as_recorded(record, databases):
     """The very text of the expire date, in each database and time zone."""
+    needs_python_3_11(record)
     engine = ENGINES[record["engine"]]
     alias = next((a for a in databases if connections[a].vendor == engine), None)
     if alias is None:
