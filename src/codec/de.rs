@@ -28,11 +28,23 @@ pub(crate) fn from_json<T: DeserializeOwned>(json: &str) -> Result<T, ValueError
 }
 
 impl de::Error for ValueError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
+    // What was found is somebody's data: only its kind is told. A type's own message may repeat it.
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self("the type refuses the value".to_owned())
     }
 
-    // What was found is somebody's data: only its kind is told.
+    fn invalid_length(length: usize, expected: &dyn de::Expected) -> Self {
+        Self(format!("expected {expected}, found {length} items"))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self(format!("missing field {field}"))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self(format!("duplicate field {field}"))
+    }
+
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self(format!("expected {expected}, found {}", kind(unexpected)))
     }
@@ -409,6 +421,16 @@ mod tests {
         assert!(from_json::<serde_json::Value>("123456789012345678901234567890").is_err());
     }
 
+    /// A type whose own error repeats what it was given.
+    struct Talkative;
+
+    impl<'de> Deserialize<'de> for Talkative {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            Err(serde::de::Error::custom(format!("{text} is wrong")))
+        }
+    }
+
     #[test]
     fn errors_name_shapes_and_no_values() {
         for error in [
@@ -418,10 +440,13 @@ mod tests {
             from_json::<Shape>("{\"hunter2\":1}").unwrap_err(),
             from_json::<char>("\"hunter2\"").unwrap_err(),
             from_json::<std::net::Ipv4Addr>("\"hunter2\"").unwrap_err(),
+            from_json::<Talkative>("\"hunter2\"").map(drop).unwrap_err(),
         ] {
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         assert!(from_json::<String>("\"\\ud800\"").is_err());
+        let short = from_json::<(u8, u8)>("[1]").unwrap_err().to_string();
+        assert!(short.contains("found 1 items"), "{short}");
     }
 
     #[test]

@@ -100,8 +100,8 @@ pub enum EncodeError {
         kind: &'static str,
     },
     /// The value's own `Serialize` failed.
-    #[error("serializing failed: {0}")]
-    Serialize(String),
+    #[error("the value refuses to be serialized")]
+    Serialize,
 }
 
 /// The secret key was empty.

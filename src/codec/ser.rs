@@ -19,8 +19,9 @@ pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, Encode
 }
 
 impl ser::Error for EncodeError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::Serialize(message.to_string())
+    // A type's own message may repeat the value.
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::Serialize
     }
 }
 
