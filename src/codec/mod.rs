@@ -11,7 +11,7 @@ mod deflate;
 mod error;
 pub(crate) mod json;
 mod ser;
-mod signer;
+pub mod signing;
 mod value;
 
 pub(crate) use de::from_json as value_from_json;
@@ -20,7 +20,7 @@ pub(crate) use ser::to_json as value_to_json;
 pub use armor::Compression;
 pub use error::{DecodeError, EmptySecretKey, EncodeError, Part};
 pub use json::{JsonError, JsonErrorKind, MAX_DEPTH, MAX_DEPTH_WRITTEN, MAX_INTEGER_DIGITS};
-pub use signer::{KeyMatch, MaxAge, SecretKey, Signer, TimestampSigner, Unsigned};
+pub use signing::{KeyMatch, MaxAge, SecretKey, Signer, TimestampSigner, Unsigned};
 pub use value::{Name, SessionData, ValueError};
 
 /// The salt of Django's own session engines, and of every store class called `SessionStore`.

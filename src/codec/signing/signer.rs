@@ -1,10 +1,3 @@
-//! Salted signatures, as `django.core.signing` makes them since Django 3.1.
-//!
-//! `TimestampSigner` writes `value:timestamp:signature`. The key of the HMAC is one SHA-256 digest of
-//! salt, the word `signer` and the secret, whatever their lengths; the salt of a session row is
-//! `django.contrib.sessions.SessionStore`. Fallback keys (Django 4.1) are tried in order and never
-//! used for writing. Proved by `tests/fixtures/vectors/{modern_json,fallback_keys,negative}`.
-
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -13,7 +6,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::error::{DecodeError, EmptySecretKey, Part};
+use crate::codec::error::{DecodeError, EmptySecretKey, Part};
 
 const SEPARATOR: char = ':';
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
