@@ -149,7 +149,7 @@ impl SessionCodec {
     ///
     /// `BadSignature`, `Malformed` and `TooLarge` of [`DecodeError`].
     pub fn decode_payload(&self, session_data: &str) -> Result<DecodedPayload, DecodeError> {
-        let Unsigned { value, key, signed_at } = self.signer.unsign(session_data, None)?;
+        let Unsigned { value, key, signed_at, .. } = self.signer.unsign(session_data, None)?;
         let armor::Payload { bytes, compressed } = armor::unwrap(value, self.max_size)?;
         Ok(DecodedPayload { payload: bytes, key, signed_at, compressed })
     }

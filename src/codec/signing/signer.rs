@@ -1,107 +1,139 @@
+//! A value and its signature, without a time stamp.
+
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use thiserror::Error;
 
-use crate::codec::error::{DecodeError, EmptySecretKey, Part};
-
-const SEPARATOR: char = ':';
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-
-/// A `SECRET_KEY`, or one of `SECRET_KEY_FALLBACKS`.
-///
-/// It is never empty, never printed and wiped from memory when dropped.
-///
-/// # Example
-///
-/// ```
-/// use django_session::SecretKey;
-///
-/// let key = SecretKey::new("correct horse battery staple")?;
-/// assert_eq!(format!("{key:?}"), "SecretKey(..)");
-/// assert!(SecretKey::new("").is_err());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone)]
-pub struct SecretKey(Zeroizing<Box<[u8]>>);
-
-impl SecretKey {
-    /// Takes the key as Django has it: the UTF-8 of a text, or the bytes of a bytes setting.
-    ///
-    /// # Errors
-    ///
-    /// [`EmptySecretKey`] if there is nothing in it: anybody could sign with that.
-    pub fn new(key: impl AsRef<[u8]>) -> Result<Self, EmptySecretKey> {
-        let key = key.as_ref();
-        if key.is_empty() {
-            return Err(EmptySecretKey);
-        }
-        Ok(Self(Zeroizing::new(key.into())))
-    }
-
-    /// The bytes of the key, for code that derives something else from it.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretKey(..)")
-    }
-}
-
-/// Which key a signature was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeyMatch {
-    /// The primary key, `SECRET_KEY`.
-    Primary,
-    /// The fallback key with this index in `SECRET_KEY_FALLBACKS`.
-    Fallback(usize),
-}
+use super::key::{KeyMatch, SecretKey};
+use super::salted_hmac::{Algorithm, SaltedHmac};
+use crate::codec::DEFAULT_MAX_SIZE;
+use crate::codec::error::DecodeError;
 
 /// Signs and checks text with a salt, without a time stamp (`django.core.signing.Signer`).
 ///
 /// # Example
 ///
 /// ```
-/// use django_session::{SecretKey, codec::Signer};
+/// use django_session::{SecretKey, signing::Signer};
 ///
 /// let signer = Signer::new(&SecretKey::new("secret")?, "greeting");
 /// let signed = signer.sign("hello");
-/// assert_eq!(signer.unsign(&signed)?.0, "hello");
+/// assert_eq!(signer.unsign(&signed)?.value, "hello");
 /// assert!(signer.unsign("hello:forged").unwrap_err().is_bad_signature());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Signer {
-    /// The primary key first. A key is kept as the HMAC state it leads to, so that signing starts
-    /// where the key schedule ends.
-    keys: Vec<Hmac<Sha256>>,
+    /// For every accepted algorithm and every secret, the state that they lead to, so that signing
+    /// starts where the key schedule ends. The one that signs is first.
+    keys: Vec<Key>,
+    /// The primary key first.
+    secrets: Vec<SecretKey>,
+    /// The one that signs is first.
+    algorithms: Vec<Algorithm>,
     salt: Box<str>,
+    separator: Separator,
+    pub(super) max_size: usize,
+}
+
+#[derive(Clone)]
+struct Key {
+    hmac: SaltedHmac,
+    /// Index of its secret.
+    secret: usize,
 }
 
 impl Signer {
-    /// A signer for one key and one salt.
+    /// The salt of `Signer()` in Django, where none is given.
+    pub const DEFAULT_SALT: &str = "django.core.signing.Signer";
+
+    /// A signer for one key and one salt, with SHA-256 and the separator `:`.
     pub fn new(key: &SecretKey, salt: impl Into<Box<str>>) -> Self {
-        let salt = salt.into();
-        Self { keys: vec![derive(&salt, key)], salt }
+        let mut signer = Self {
+            keys: Vec::with_capacity(1),
+            secrets: vec![key.clone()],
+            algorithms: vec![Algorithm::default()],
+            salt: salt.into(),
+            separator: Separator::Char(':'),
+            max_size: DEFAULT_MAX_SIZE,
+        };
+        signer.derive(Algorithm::default(), 0);
+        signer
     }
 
     /// Adds keys that are accepted, in this order, but never used to sign.
     #[must_use]
     pub fn with_fallbacks<'a>(mut self, keys: impl IntoIterator<Item = &'a SecretKey>) -> Self {
-        self.keys.extend(keys.into_iter().map(|key| derive(&self.salt, key)));
+        for key in keys {
+            self.secrets.push(key.clone());
+            for index in 0..self.algorithms.len() {
+                self.derive(self.algorithms[index], self.secrets.len() - 1);
+            }
+        }
+        self
+    }
+
+    /// Signs with another algorithm, and accepts no longer what was signed with the one before.
+    ///
+    /// Django before 3.1 reads and writes [`Algorithm::Sha1`] only.
+    #[must_use]
+    pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithms.remove(0);
+        self.algorithms.retain(|other| *other != algorithm);
+        self.algorithms.insert(0, algorithm);
+        self.derive_all();
+        self
+    }
+
+    /// Signs with another salt, and accepts only that. Keys and options stay.
+    #[must_use]
+    pub fn with_salt(mut self, salt: impl Into<Box<str>>) -> Self {
+        self.salt = salt.into();
+        self.derive_all();
+        self
+    }
+
+    /// Accepts signatures of these algorithms too, but never signs with them.
+    ///
+    /// Django 3.1 and 3.2 accept [`Algorithm::Sha1`]; whoever can sign with it can then forge
+    /// whatever this signer reads.
+    #[must_use]
+    pub fn accept_algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        for algorithm in algorithms {
+            if !self.algorithms.contains(&algorithm) {
+                self.algorithms.push(algorithm);
+                (0..self.secrets.len()).for_each(|secret| self.derive(algorithm, secret));
+            }
+        }
+        self
+    }
+
+    /// Puts another text between a value, its time stamp and its signature.
+    ///
+    /// # Errors
+    ///
+    /// [`UnsafeSeparator`] if it could be part of a signature or of a time stamp, by Django's rule.
+    pub fn with_separator(mut self, separator: &str) -> Result<Self, UnsafeSeparator> {
+        self.separator = Separator::parse(separator)?;
+        Ok(self)
+    }
+
+    /// Sets the largest payload in bytes that [`Signer::unsign_object`] and
+    /// [`Signer::unsign_payload`] inflate, [`DEFAULT_MAX_SIZE`] at first.
+    #[must_use]
+    pub fn with_max_size(mut self, max_size: usize) -> Self {
+        self.max_size = max_size;
         self
     }
 
     /// The salt given to [`Signer::new`].
     pub fn salt(&self) -> &str {
         &self.salt
+    }
+
+    /// The algorithm that signs.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithms[0]
     }
 
     /// Returns `value:signature`, signed with the primary key.
@@ -112,236 +144,140 @@ impl Signer {
         signed
     }
 
+    /// The signature alone (`Signer.signature`), for values that are kept elsewhere.
+    pub fn signature(&self, value: &str) -> String {
+        self.keys[0].hmac.signature(value).as_str().to_owned()
+    }
+
     /// Appends `:signature` of what `signed` holds.
     pub(crate) fn append_signature(&self, signed: &mut String) {
-        let signature = signature(&self.keys[0], signed);
-        signed.push(SEPARATOR);
+        let signature = self.keys[0].hmac.signature(signed);
+        self.separator.push(signed);
         signed.push_str(signature.as_str());
     }
 
-    /// Checks a signed value; returns the text that was signed and the key that matched.
+    pub(super) fn separator(&self) -> &Separator {
+        &self.separator
+    }
+
+    /// Checks a signed value; returns the text that was signed, and how.
     ///
     /// Every comparison takes the same time wherever the difference is.
     ///
     /// # Errors
     ///
     /// [`DecodeError::BadSignature`] if there is no separator or no key matches.
-    pub fn unsign<'a>(&self, signed: &'a str) -> Result<(&'a str, KeyMatch), DecodeError> {
-        let (value, given) = signed.rsplit_once(SEPARATOR).ok_or(DecodeError::BadSignature)?;
-        let matched = self.keys.iter().position(|key| {
-            bool::from(signature(key, value).as_str().as_bytes().ct_eq(given.as_bytes()))
-        });
-        match matched {
-            Some(0) => Ok((value, KeyMatch::Primary)),
-            Some(index) => Ok((value, KeyMatch::Fallback(index - 1))),
-            None => Err(DecodeError::BadSignature),
+    pub fn unsign<'a>(&self, signed: &'a str) -> Result<Verified<'a>, DecodeError> {
+        let (value, given) = self.separator.split(signed).ok_or(DecodeError::BadSignature)?;
+        let matched = self.keys.iter().find(|key| key.hmac.verify(value, given));
+        let Key { hmac, secret } = matched.ok_or(DecodeError::BadSignature)?;
+        Ok(Verified { value, key: KeyMatch::at(*secret), algorithm: hmac.algorithm() })
+    }
+
+    fn derive_all(&mut self) {
+        self.keys.clear();
+        for algorithm in self.algorithms.clone() {
+            (0..self.secrets.len()).for_each(|secret| self.derive(algorithm, secret));
         }
+    }
+
+    fn derive(&mut self, algorithm: Algorithm, secret: usize) {
+        // The word keeps signatures apart from other hashes under the same salt.
+        let salt = [&*self.salt, "signer"];
+        let hmac = SaltedHmac::new(algorithm, &salt, self.secrets[secret].as_bytes());
+        self.keys.push(Key { hmac, secret });
     }
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fallbacks = self.keys.len() - 1;
-        f.debug_struct("Signer").field("salt", &self.salt).field("fallbacks", &fallbacks).finish()
+        f.debug_struct("Signer")
+            .field("salt", &self.salt)
+            .field("algorithms", &self.algorithms)
+            .field("fallbacks", &(self.secrets.len() - 1))
+            .finish_non_exhaustive()
     }
 }
 
-/// The age up to which a signed value is accepted, and the time it is measured at.
-#[derive(Clone, Copy, Debug)]
-pub struct MaxAge {
-    /// The age still accepted.
-    pub max_age: SignedDuration,
-    /// The present; its fraction of a second counts.
-    pub now: Timestamp,
-}
-
-/// What [`TimestampSigner::unsign`] found.
+/// What [`Signer::unsign`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Unsigned<'a> {
-    /// The text that was signed, without its time stamp.
+pub struct Verified<'a> {
+    /// The text that was signed.
     pub value: &'a str,
     /// The key that matched.
     pub key: KeyMatch,
-    /// Unix seconds at which it was signed; beyond `i64` it is the nearest `i64`.
-    pub signed_at: i64,
+    /// The algorithm of the signature.
+    pub algorithm: Algorithm,
 }
 
-/// Signs text together with the time (`django.core.signing.TimestampSigner`).
-///
-/// # Example
-///
-/// Django 5.2 made this value with key `"secret"` and salt `"greeting"`, at 1,700,000,000 seconds:
-///
-/// ```
-/// use django_session::{SecretKey, codec::TimestampSigner};
-///
-/// let signer = TimestampSigner::new(&SecretKey::new("secret")?, "greeting");
-/// let signed = "hello:1r31eq:teV89CPRJD7FXAjxX_d6mlLTzEMsJyzL4bvOfEDy9iQ";
-/// assert_eq!(signer.unsign(signed, None)?.value, "hello");
-/// assert_eq!(signer.sign("hello", 1_700_000_000), signed);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct TimestampSigner(Signer);
+/// A separator that could be part of a signature or of a time stamp.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a separator must not be empty or consist of only A-z0-9-_=")]
+pub struct UnsafeSeparator;
 
-impl TimestampSigner {
-    /// A signer for one key and one salt.
-    pub fn new(key: &SecretKey, salt: impl Into<Box<str>>) -> Self {
-        Self(Signer::new(key, salt))
-    }
+/// What stands before a signature.
+#[derive(Clone)]
+pub(super) enum Separator {
+    /// Splitting at one character needs no search tables.
+    Char(char),
+    Text(Box<str>),
+}
 
-    /// Adds keys that are accepted, in this order, but never used to sign.
-    #[must_use]
-    pub fn with_fallbacks<'a>(self, keys: impl IntoIterator<Item = &'a SecretKey>) -> Self {
-        Self(self.0.with_fallbacks(keys))
-    }
-
-    /// The salt given to [`TimestampSigner::new`].
-    pub fn salt(&self) -> &str {
-        self.0.salt()
-    }
-
-    /// Returns `value:timestamp:signature`; `now` in Unix seconds.
-    pub fn sign(&self, value: &str, now: i64) -> String {
-        let mut signed = String::with_capacity(value.len() + 56);
-        signed.push_str(value);
-        self.finish(&mut signed, now);
-        signed
-    }
-
-    /// Appends `:timestamp:signature` to a value that is in `signed` already.
-    pub(crate) fn finish(&self, signed: &mut String, now: i64) {
-        signed.push(SEPARATOR);
-        push_base62(signed, now);
-        self.0.append_signature(signed);
-    }
-
-    /// Checks a signed value and returns the text that was signed.
-    ///
-    /// The primary key is tried first, then each fallback key in order, comparing in constant time.
-    /// The stamp is read only after a signature has matched.
-    ///
-    /// # Errors
-    ///
-    /// * [`DecodeError::BadSignature`] if the separator is missing or no key matches.
-    /// * [`DecodeError::Malformed`] if there is no time stamp or it is not base62.
-    /// * [`DecodeError::SignatureExpired`] if a limit is given and the value is older at its `now`.
-    pub fn unsign<'a>(
-        &self,
-        signed: &'a str,
-        limit: Option<MaxAge>,
-    ) -> Result<Unsigned<'a>, DecodeError> {
-        const MALFORMED: DecodeError = DecodeError::Malformed { part: Part::Timestamp };
-        let (stamped, key) = self.0.unsign(signed)?;
-        let (value, stamp) = stamped.rsplit_once(SEPARATOR).ok_or(MALFORMED)?;
-        let signed_at = parse_base62(stamp).ok_or(MALFORMED)?;
-        if let Some(MaxAge { max_age, now }) = limit {
-            let age = now.as_duration().saturating_sub(SignedDuration::from_secs(signed_at));
-            if age > max_age {
-                return Err(DecodeError::SignatureExpired {
-                    age: age.as_secs(),
-                    max_age: max_age.as_secs(),
-                });
-            }
+impl Separator {
+    /// Django's rule, `^[A-z0-9-_=]*$`: from `A` to `z` there are six more characters than letters,
+    /// and Python's `$` also matches before a final newline.
+    fn parse(text: &str) -> Result<Self, UnsafeSeparator> {
+        let is_unsafe = |byte| matches!(byte, b'A'..=b'z' | b'0'..=b'9' | b'-' | b'=');
+        if text.strip_suffix('\n').unwrap_or(text).bytes().all(is_unsafe) {
+            return Err(UnsafeSeparator);
         }
-        Ok(Unsigned { value, key, signed_at })
+        let mut chars = text.chars();
+        Ok(match (chars.next(), chars.next()) {
+            (Some(char), None) => Self::Char(char),
+            _ => Self::Text(text.into()),
+        })
     }
-}
 
-fn derive(salt: &str, key: &SecretKey) -> Hmac<Sha256> {
-    let digest = Zeroizing::new(<[u8; 32]>::from(
-        Sha256::new()
-            .chain_update(salt.as_bytes())
-            .chain_update(b"signer")
-            .chain_update(key.as_bytes())
-            .finalize(),
-    ));
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-    <Hmac<Sha256> as KeyInit>::new_from_slice(digest.as_slice()).expect("any length is a key")
-}
-
-/// 32 bytes as url-safe base64 without padding: always 43 characters, kept off the heap.
-struct SignatureText([u8; 43]);
-
-impl SignatureText {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-fn signature(key: &Hmac<Sha256>, value: &str) -> SignatureText {
-    let digest: [u8; 32] =
-        key.clone().chain_update(value.as_bytes()).finalize().into_bytes().into();
-    let mut text = [0; 43];
-    let out = base64_simd::Out::from_slice(&mut text);
-    let _ = base64_simd::URL_SAFE_NO_PAD.encode(&digest, out);
-    SignatureText(text)
-}
-
-fn push_base62(out: &mut String, number: i64) {
-    let mut digits = [0; 11];
-    let mut at = digits.len();
-    let mut rest = number.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = ALPHABET[(rest % 62) as usize];
-        rest /= 62;
-        if rest == 0 {
-            break;
+    pub(super) fn push(&self, out: &mut String) {
+        match self {
+            Self::Char(char) => out.push(*char),
+            Self::Text(text) => out.push_str(text),
         }
     }
-    if number < 0 {
-        out.push('-');
-    }
-    out.extend(digits[at..].iter().map(|&digit| char::from(digit)));
-}
 
-/// Reads base62 as `django.core.signing.b62_decode` does: a lone `-` is 0, any length goes. Numbers
-/// beyond `i64` come back as the nearest `i64`, since only their order ever matters.
-fn parse_base62(text: &str) -> Option<i64> {
-    if text.is_empty() {
-        return None;
+    /// Splits at the last separator.
+    pub(super) fn split<'a>(&self, text: &'a str) -> Option<(&'a str, &'a str)> {
+        match self {
+            Self::Char(char) => text.rsplit_once(*char),
+            Self::Text(separator) => text.rsplit_once(&**separator),
+        }
     }
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, text),
-    };
-    digits.bytes().try_fold(0_i64, |number, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'A'..=b'Z' => byte - b'A' + 10,
-            b'a'..=b'z' => byte - b'a' + 36,
-            _ => return None,
-        };
-        Some(number.saturating_mul(62).saturating_add(sign * i64::from(digit)))
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_base62, push_base62};
+    use super::Separator;
 
     #[test]
-    fn base62_is_django_s() {
-        for (number, text) in
-            [(0, "0"), (61, "z"), (62, "10"), (1_700_000_000, "1r31eq"), (-1, "-1")]
-        {
-            let mut out = String::new();
-            push_base62(&mut out, number);
-            assert_eq!(out, text);
-            assert_eq!(parse_base62(text), Some(number));
+    fn a_separator_is_refused_where_django_refuses_it() {
+        for text in ["", "\n", "A", "z", "[", "\\", "]", "^", "_", "`", "-", "=", "aZ9", "a\n"] {
+            assert!(Separator::parse(text).is_err(), "{text:?}");
         }
-        for number in [i64::MAX, i64::MIN] {
-            let mut out = String::new();
-            push_base62(&mut out, number);
-            assert_eq!(parse_base62(&out), Some(number));
+        for text in [":", ".", "/", "@", "{", " ", "::", "a:", "\n\n", "\na", "é", "\u{2028}"] {
+            assert!(Separator::parse(text).is_ok(), "{text:?}");
         }
-        assert_eq!(parse_base62("-"), Some(0));
-        assert_eq!(parse_base62("0001"), Some(1));
-        assert_eq!(parse_base62(&"z".repeat(100)), Some(i64::MAX));
-        for bad in ["", "+1", " 1", "1_", "--1", "é"] {
-            assert_eq!(parse_base62(bad), None, "{bad}");
+    }
+
+    #[test]
+    fn the_last_separator_counts() {
+        for (separator, text, parts) in [
+            (":", "a:b:c", ("a:b", "c")),
+            ("::", "a:::b", ("a:", "b")),
+            ("é", "aébéc", ("aéb", "c")),
+        ] {
+            assert_eq!(Separator::parse(separator).unwrap().split(text), Some(parts));
         }
+        assert_eq!(Separator::parse("::").unwrap().split("a:b"), None);
     }
 }
