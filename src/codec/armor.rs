@@ -75,7 +75,7 @@ fn compress(payload: &[u8], compression: Compression) -> Option<Vec<u8>> {
     })
 }
 
-fn push_base64(out: &mut String, bytes: &[u8]) {
+pub(crate) fn push_base64(out: &mut String, bytes: &[u8]) {
     base64_simd::URL_SAFE_NO_PAD.encode_append(bytes, out);
 }
 

@@ -5,6 +5,7 @@
 use thiserror::Error;
 
 use super::json::JsonError;
+use super::value::ValueError;
 
 /// A signed text that could not be turned into session data.
 ///
@@ -16,6 +17,10 @@ pub enum DecodeError {
     /// No key signed this text: it was tampered with, or the secret key or the salt differs.
     #[error("the signature does not match any key")]
     BadSignature,
+    /// The payload is valid JSON, but not of the type asked for; only [`signing`](super::signing)
+    /// asks for one.
+    #[error("the payload is not of the type asked for")]
+    Deserialize(#[source] ValueError),
     /// The signature is right but the text inside is not what Django writes.
     #[error("the signed text is malformed: {part}")]
     Malformed {

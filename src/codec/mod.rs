@@ -13,7 +13,7 @@ pub mod graph;
 pub(crate) mod json;
 pub mod pickle;
 mod ser;
-mod signer;
+pub mod signing;
 mod value;
 
 pub(crate) use de::from_json as value_from_json;
@@ -22,7 +22,7 @@ pub(crate) use ser::to_json as value_to_json;
 pub use armor::Compression;
 pub use error::{DecodeError, EmptySecretKey, EncodeError, Part};
 pub use json::{JsonError, JsonErrorKind, MAX_DEPTH, MAX_DEPTH_WRITTEN, MAX_INTEGER_DIGITS};
-pub use signer::{KeyMatch, MaxAge, SecretKey, Signer, TimestampSigner, Unsigned};
+pub use signing::{KeyMatch, MaxAge, SecretKey, Signer, TimestampSigner, Unsigned};
 pub use value::{Name, SessionData, ValueError};
 
 /// The salt of Django's own session engines, and of every store class called `SessionStore`.
@@ -151,7 +151,7 @@ impl SessionCodec {
     ///
     /// `BadSignature`, `Malformed` and `TooLarge` of [`DecodeError`].
     pub fn decode_payload(&self, session_data: &str) -> Result<DecodedPayload, DecodeError> {
-        let Unsigned { value, key, signed_at } = self.signer.unsign(session_data, None)?;
+        let Unsigned { value, key, signed_at, .. } = self.signer.unsign(session_data, None)?;
         let armor::Payload { bytes, compressed } = armor::unwrap(value, self.max_size)?;
         Ok(DecodedPayload { payload: bytes, key, signed_at, compressed })
     }

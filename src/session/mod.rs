@@ -23,7 +23,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::auth::{
-    BACKEND_KEY, HASH_KEY, USER_ID_KEY, session_auth_hash, verify_session_auth_hash,
+    AuthHashMatch, BACKEND_KEY, HASH_KEY, USER_ID_KEY, session_auth_hash, session_auth_hash_with,
+    verify_session_auth_hash, verify_session_auth_hash_with,
 };
 pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
