@@ -128,12 +128,11 @@ impl SessionData {
         };
         let mut entries = IndexMap::with_capacity(pairs.len());
         for &(key, value) in pairs {
-            // A key that is there already stays; the value is replaced.
-            let (_, slot) = match entries.entry(Key::of(&graph, key)) {
-                indexmap::map::Entry::Occupied(entry) => (key, entry.into_mut()),
-                indexmap::map::Entry::Vacant(entry) => (key, entry.insert((key, value))),
-            };
-            slot.1 = value;
+            // A key that is there already stays, and its value is replaced.
+            entries
+                .entry(Key::of(&graph, key))
+                .and_modify(|pair: &mut (NodeId, NodeId)| pair.1 = value)
+                .or_insert((key, value));
         }
         Ok(Self(Content::Python(Box::new(PythonData { graph, entries }))))
     }
@@ -227,9 +226,7 @@ impl SessionData {
     /// Names and the JSON texts of their values, in insertion order.
     ///
     /// The texts come with the error of [`SessionData::get_raw`].
-    pub fn iter_raw(
-        &self,
-    ) -> impl Iterator<Item = (Name<'_>, Result<Cow<'_, str>, ValueError>)> {
+    pub fn iter_raw(&self) -> impl Iterator<Item = (Name<'_>, Result<Cow<'_, str>, ValueError>)> {
         let (json, python) = match &self.0 {
             Content::Json(data) => (Some(data), None),
             Content::Python(data) => (None, Some(data)),
@@ -502,9 +499,8 @@ impl PartialEq for SessionData {
                 data.to_pickle().is_ok_and(|pickle| other.to_pickle().is_ok_and(|o| o == pickle))
             }
             _ => match (self.to_json(), other.to_json()) {
-                (Ok(one), Ok(other)) => {
-                    Self::from_json(&one).is_ok_and(|one| Self::from_json(&other).is_ok_and(|o| o == one))
-                }
+                (Ok(one), Ok(other)) => Self::from_json(&one)
+                    .is_ok_and(|one| Self::from_json(&other).is_ok_and(|o| o == one)),
                 _ => false,
             },
         }

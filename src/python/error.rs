@@ -27,7 +27,9 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
         DecodeError::Deserialize(_) | DecodeError::Serializer(_) => {
             decode_error(py, &error.to_string(), "json")
         }
+        DecodeError::Pickle(_) => decode_error(py, &error.to_string(), "pickle"),
         DecodeError::TooLarge { .. } => too_large(py, error),
+        DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
     }
 }
 

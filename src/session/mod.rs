@@ -204,8 +204,8 @@ impl Session {
     ) -> Result<T, SessionError> {
         let mut state = self.accessed_state().await?;
         // `None` stored under the name is a value too; the type decides what it makes of it.
-        if let Some(json) = state.data().get_raw(name) {
-            return Ok(codec::value_from_json(json)?);
+        if let Some(json) = state.data().get_raw(name)? {
+            return Ok(codec::value_from_json(&json)?);
         }
         state.change().insert_json(name, codec::value_to_json(&default)?);
         Ok(default)

@@ -4,8 +4,10 @@
 mod api;
 mod codec;
 mod differential;
+mod formats;
 mod layers;
 mod middleware;
+mod pickle;
 mod properties;
 mod session;
 mod stores;

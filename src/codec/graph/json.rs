@@ -153,10 +153,9 @@ impl Kind<'_> {
             Self::Set(_) | Self::FrozenSet(_) => "a set",
             Self::Deque(..) => "a deque",
             Self::Range(_) => "a range",
-            Self::Dict(_)
-            | Self::OrderedDict(_)
-            | Self::Counter(_)
-            | Self::DefaultDict(..) => "a dict",
+            Self::Dict(_) | Self::OrderedDict(_) | Self::Counter(_) | Self::DefaultDict(..) => {
+                "a dict"
+            }
             Self::DateTime(_) => "a datetime",
             Self::Date(_) => "a date",
             Self::Time(_) => "a time",

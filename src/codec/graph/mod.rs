@@ -13,8 +13,8 @@ mod json;
 mod temporal;
 mod value;
 
-pub use temporal::{Date, DateTime, Time, TimeDelta, TimeZone};
 pub(crate) use json::{Rules, push_escaped, push_json, push_key, surrogate};
+pub use temporal::{Date, DateTime, Time, TimeDelta, TimeZone};
 pub use value::{Dict, Global, Integer, Items, Kind, Object, Text, Value};
 
 /// The number of a node.
@@ -62,7 +62,10 @@ pub(crate) enum Node {
     Set(Vec<NodeId>),
     FrozenSet(Vec<NodeId>),
     /// A class or function by its name.
-    Global { module: Span, name: Span },
+    Global {
+        module: Span,
+        name: Span,
+    },
     Made(Box<Made>),
 }
 

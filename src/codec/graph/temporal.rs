@@ -78,7 +78,8 @@ impl TimeDelta {
 
     /// The whole of it in microseconds.
     pub fn total_microseconds(&self) -> i128 {
-        let seconds = i128::from(self.days) * i128::from(SECONDS_PER_DAY) + i128::from(self.seconds);
+        let seconds =
+            i128::from(self.days) * i128::from(SECONDS_PER_DAY) + i128::from(self.seconds);
         seconds * 1_000_000 + i128::from(self.microseconds)
     }
 
@@ -130,7 +131,11 @@ impl<'a> DateTime<'a> {
                     tz::AmbiguousOffset::Unambiguous { offset } => offset,
                     tz::AmbiguousOffset::Gap { before, after }
                     | tz::AmbiguousOffset::Fold { before, after } => {
-                        if self.fold { after } else { before }
+                        if self.fold {
+                            after
+                        } else {
+                            before
+                        }
                     }
                 };
                 TimeDelta::from_seconds(offset.seconds().into())

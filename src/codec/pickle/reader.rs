@@ -14,10 +14,7 @@ type Result<T> = std::result::Result<T, PickleErrorKind>;
 /// Texts may double in length when they are decoded, and spans are 32 bits wide.
 const MAX_SIZE: usize = 1 << 30;
 
-pub(super) fn read(
-    pickle: &[u8],
-    limits: &Limits,
-) -> std::result::Result<Graph, PickleError> {
+pub(super) fn read(pickle: &[u8], limits: &Limits) -> std::result::Result<Graph, PickleError> {
     if pickle.len() > limits.size.min(MAX_SIZE) {
         return Err(PickleError { kind: PickleErrorKind::TooLarge, offset: 0 });
     }
@@ -643,9 +640,9 @@ fn push_code_point(text: &mut Vec<u8>, number: u32) {
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0_u32, |number, &digit| {
-        Some(number << 4 | char::from(digit).to_digit(16)?)
-    })
+    digits
+        .iter()
+        .try_fold(0_u32, |number, &digit| Some(number << 4 | char::from(digit).to_digit(16)?))
 }
 
 /// The escapes of a Python 2 byte string.

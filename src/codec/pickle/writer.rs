@@ -38,18 +38,42 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
     Ok(writer.out)
 }
 
-/// Which nodes occur more than once and so have to be remembered.
+/// Which nodes have to be remembered: those that occur more than once.
+///
+/// An object that cannot be remembered before its parts are written, a tuple for one, and contains itself
+/// is begun twice. Then everything is remembered, as Python does it, so that no part is written twice.
 fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
-    let mut seen = vec![false; graph.len()];
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        Unseen,
+        Open,
+        Done,
+    }
+    let mut states = vec![State::Unseen; graph.len()];
     let mut shared = vec![false; graph.len()];
-    let mut open = vec![root];
-    while let Some(id) = open.pop() {
-        if std::mem::replace(&mut seen[id.index()], true) {
+    // What is to be entered, and what is left behind when its parts are done.
+    let mut walk = vec![(root, true)];
+    while let Some((id, enter)) = walk.pop() {
+        let state = &mut states[id.index()];
+        if !enter {
+            *state = State::Done;
+            continue;
+        }
+        if *state != State::Unseen {
+            let late =
+                matches!(graph.node(id), Node::Tuple(_) | Node::FrozenSet(_) | Node::Made(_));
+            if late && *state == State::Open {
+                return vec![true; graph.len()];
+            }
             shared[id.index()] = true;
-        } else if let (true, Some(pairs)) = (id == root, pairs) {
-            pairs.iter().for_each(|&(key, value)| open.extend([key, value]));
+            continue;
+        }
+        *state = State::Open;
+        walk.push((id, false));
+        if let (true, Some(pairs)) = (id == root, pairs) {
+            walk.extend(pairs.iter().flat_map(|&(key, value)| [(key, true), (value, true)]));
         } else {
-            graph.node(id).each_child(|child| open.push(child));
+            graph.node(id).each_child(|child| walk.push((child, true)));
         }
     }
     shared
@@ -390,9 +414,7 @@ impl<'a> Writer<'a> {
             let bytes = number.to_le_bytes();
             let sign = if number < 0 { 0xff } else { 0 };
             let mut length = bytes.len();
-            while length > 1
-                && bytes[length - 1] == sign
-                && (bytes[length - 2] ^ sign) & 0x80 == 0
+            while length > 1 && bytes[length - 1] == sign && (bytes[length - 2] ^ sign) & 0x80 == 0
             {
                 length -= 1;
             }
