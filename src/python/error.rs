@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::codec::pickle::PickleError;
 use crate::codec::{DecodeError, Part};
 
 /// The exception for a codec error.
@@ -27,10 +28,38 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
         DecodeError::Deserialize(_) | DecodeError::Serializer(_) => {
             decode_error(py, &error.to_string(), "json")
         }
-        DecodeError::Pickle(_) => decode_error(py, &error.to_string(), "pickle"),
-        DecodeError::TooLarge { .. } => too_large(py, error),
+        DecodeError::Pickle(failure) => pickle(py, *failure),
+        DecodeError::TooLarge { .. } => too_large(py, &error.to_string()),
         DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
     }
+}
+
+/// The exception for bytes that are no pickle, or one beyond the limits.
+pub(super) fn pickle(py: Python<'_>, failure: PickleError) -> PyErr {
+    let error = DecodeError::Pickle(failure);
+    let message = format!("{error}: {failure}");
+    if error.is_too_large() {
+        too_large(py, &message)
+    } else {
+        decode_error(py, &message, "pickle")
+    }
+}
+
+/// The exception for a pickle of objects that Python cannot make.
+pub(super) fn unbuildable_pickle(py: Python<'_>) -> PyErr {
+    decode_error(py, "the pickle is of objects that cannot be", "pickle")
+}
+
+/// The exception for a pickle whose objects would take too much time or stack.
+pub(super) fn too_large_pickle(py: Python<'_>) -> PyErr {
+    too_large(py, "the pickle is of objects that are too large")
+}
+
+/// Whether an exception is a `DecodeError`.
+pub(super) fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django_session_rs.exceptions", "DecodeError");
+    class.is_ok_and(|class| error.is_instance(py, class))
 }
 
 /// The exception for a payload that Python's `json` does not read.
@@ -49,10 +78,10 @@ fn decode_error(py: Python<'_>, message: &str, reason: &str) -> PyErr {
     raise(class, (message, reason))
 }
 
-fn too_large(py: Python<'_>, error: &DecodeError) -> PyErr {
+fn too_large(py: Python<'_>, message: &str) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = CLASS.import(py, "django_session_rs.exceptions", "PayloadTooLargeError");
-    raise(class, (error.to_string(), "too_large"))
+    raise(class, (message, "too_large"))
 }
 
 fn raise<'py, A>(class: PyResult<&Bound<'py, PyType>>, arguments: A) -> PyErr

@@ -2,11 +2,12 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+//! in between. [`pickle`] does the same for pickles, through a graph. [`error`] is the only mapping of errors to Python's and Django's exceptions.
 
 mod codec;
 mod convert;
 mod error;
+mod pickle;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,8 @@ mod _native {
 
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
+    #[pymodule_export]
+    use super::pickle::{dumps, loads_safe, rewrite};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

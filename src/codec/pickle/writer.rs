@@ -325,6 +325,7 @@ impl<'a> Writer<'a> {
             if let Some(before) = before.filter(|&before| !joins(before, step, begun)) {
                 self.out.push(match (before, begun) {
                     (Step::SetState(_), _) => b'b',
+                    (Step::Call(_), _) => b'0',
                     (Step::Append(_), 1) => b'a',
                     (Step::Append(_), _) => b'e',
                     (Step::SetItem(..), 1) => b's',
@@ -351,7 +352,12 @@ impl<'a> Writer<'a> {
                 frame.next += 1;
                 value
             }
-            (Some(Step::Append(item) | Step::Add(item) | Step::SetState(item)), _) => {
+            (
+                Some(
+                    Step::Append(item) | Step::Add(item) | Step::SetState(item) | Step::Call(item),
+                ),
+                _,
+            ) => {
                 frame.next += 2;
                 item
             }
