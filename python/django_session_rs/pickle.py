@@ -194,6 +194,10 @@ class OpaqueTimezone(OpaqueObject, datetime.tzinfo):
     offset: datetime.timedelta
     """The distance from UTC."""
 
+    def __new__(cls) -> OpaqueTimezone:
+        # Python would look at the base class that comes last.
+        return object.__new__(cls)
+
     def utcoffset(self, dt: datetime.datetime | None, /) -> datetime.timedelta:  # noqa: ARG002
         """Return the offset, whatever the time."""
         return self.offset

@@ -31,6 +31,9 @@ pub(super) fn loads_safe<'py>(
     max_nodes: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let data = bytes_like(data)?;
+    if let Some(encoding) = encoding.filter(|&encoding| encoding != "bytes") {
+        data.py().import("codecs")?.call_method1("lookup", (encoding,))?;
+    }
     let limits = Limits::default().with_size(max_size).with_nodes(max_nodes);
     load(data.py(), data.as_bytes(), &limits, encoding)
 }

@@ -353,16 +353,7 @@ impl<'a, 'py> Builder<'a, 'py> {
             (None | Some("bytes"), _) => Ok(PyBytes::new(py, bytes).into_any()),
             (Some(encoding), _) => {
                 let text = PyBytes::new(py, bytes).call_method1(intern!(py, "decode"), (encoding,));
-                text.map_err(|failure| {
-                    // The one that is there is of the caller's making: no such encoding.
-                    if failure.is_instance_of::<PyLookupError>(py)
-                        && !failure.is_instance_of::<PyKeyError>(py)
-                    {
-                        PyValueError::new_err("encoding must be one that Python has, or 'bytes'")
-                    } else {
-                        error::unbuildable_pickle(py)
-                    }
-                })
+                text.map_err(|_| error::unbuildable_pickle(py))
             }
         }
     }

@@ -142,7 +142,10 @@ impl<'a> Object<'a> {
             (b"deque", [] | [_] | [_, _]) => {
                 let mut ids = match args.first() {
                     None => Vec::new(),
-                    Some(first) => first.as_list()?.ids.into_owned(),
+                    Some(first) => match graph.node(first.id) {
+                        Node::List(ids) | Node::Tuple(ids) => ids.clone(),
+                        _ => return None,
+                    },
                 };
                 let appended = self.steps.iter().map(as_append).collect::<Option<Vec<_>>>()?;
                 ids.extend(appended);
