@@ -11,6 +11,7 @@ import datetime
 import decimal
 import io
 import pickle
+import sys
 import uuid
 
 from django.utils.safestring import SafeString
@@ -127,6 +128,28 @@ class Thing(datetime.tzinfo):
         return None
 
 
-def fingerprint(data, unpickler=Python):
+class Orderly(pickle._Pickler):
+    """Python's pickler, with sets in an order that does not depend on how they were filled."""
+
+    def save_set(self, value):
+        self.save_reduce(type(value), (sorted(value, key=repr),), obj=value)
+
+    dispatch = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
+
+
+def print_of(value) -> bytes:
+    """Bytes that are equal for two objects of the same types, values, order and identities."""
+    file = io.BytesIO()
+    limit = sys.getrecursionlimit()
+    # It recurses in Python, where `pickle` itself does in C.
+    sys.setrecursionlimit(limit * 10)
+    try:
+        Orderly(file, 5).dump(value)
+    finally:
+        sys.setrecursionlimit(limit)
+    return file.getvalue()
+
+
+def fingerprint(data, unpickler=Python) -> bytes:
     """Bytes that are equal for two pickles if they make the same objects."""
-    return pickle.dumps(unpickler(io.BytesIO(data)).load(), 5)
+    return print_of(unpickler(io.BytesIO(data)).load())
