@@ -18,11 +18,13 @@ mod _native {
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
     #[pymodule_export]
-    use super::pickle::{dumps, loads_safe, rewrite};
+    use super::pickle::{dumps, loads_safe};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        // Set and not added, so that it is not in `__all__`.
+        module.setattr("_rewrite_pickle", wrap_pyfunction!(super::pickle::rewrite, module)?)?;
         super::warn_of_debug_build(module)
     }
 }

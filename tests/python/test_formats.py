@@ -1,4 +1,3 @@
-# ruff: noqa: S301 - Python's own `pickle` is what this is compared with
 """Every form in which a Django release has stored a session, through `SessionCodec`."""
 
 import base64
@@ -19,7 +18,7 @@ from django_session_rs.pickle import OpaqueObject, loads_safe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
-import pickmod  # noqa: E402
+import pickmod
 
 WEAK = ("antique", "legacy", "signed_sha1")
 SALT = "django.contrib.sessions."

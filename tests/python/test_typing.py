@@ -12,6 +12,10 @@ import django_session_rs
 from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
 
 USE = """
+import datetime
+from typing import Literal
+
+from django_session_rs import pickle
 from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
 from django_session_rs.backends.db import SessionStore
 
@@ -20,7 +24,7 @@ text: str = codec.encode({"a": 1}, now=1.5)
 session: dict[str, object] = codec.decode(text)
 found: DecodedSession = codec.inspect(text)
 fallback: int | None = found.fallback
-signed_at: int = found.signed_at
+signed_at: int | None = found.signed_at
 compressed: bool = found.compressed
 data: bytes = codec.decode_bytes(codec.encode_bytes(b"{}"))
 salt: str = codec.salt
@@ -36,7 +40,22 @@ class Mine(SessionStore):
     max_size = 5
 
 
+old = SessionCodec("key", serializer="pickle", accept=["legacy", "json"], format="signed_sha1")
+form: Literal["signed", "signed_sha1", "legacy", "antique"] = found.format
+serializer: Literal["json", "pickle"] = found.serializer
+algorithm: Literal["md5", "sha1", "sha256"] = found.algorithm
+value: object = pickle.loads_safe(pickle.dumps([1], protocol=2), encoding="utf-8", max_nodes=5)
+if isinstance(value, pickle.OpaqueObject):
+    module: str | None = value.module
+    arguments: tuple[object, ...] = value.args
+    name: pickle.OpaqueGlobal | None = value.class_
+if isinstance(value, pickle.OpaqueTimezone):
+    zone: datetime.tzinfo = value
+pickled: bytes = pickle.PickleSerializer(protocol=3).dumps({})
+
 SessionCodec("key", compression="tiny")  # type: ignore[arg-type]
+SessionCodec("key", accept=["sha1"])  # type: ignore[list-item]
+pickle.dumps(1, protocol="1")  # type: ignore[arg-type]
 codec.decode(b"bytes")  # type: ignore[arg-type]
 """
 

@@ -1,7 +1,7 @@
 """Python's own unpickler, with classes that cannot be imported as stand-ins.
 
-What two pickles make is compared by pickling it again: the bytes show types, values, order, and which
-objects are one.
+What two pickles make is compared by pickling it again: the bytes show types, values, order, and
+which objects are one.
 """
 
 import _codecs
@@ -13,6 +13,7 @@ import io
 import pickle
 import sys
 import uuid
+from typing import ClassVar
 
 from django.utils.safestring import SafeString
 
@@ -134,7 +135,7 @@ class Orderly(pickle._Pickler):
     def save_set(self, value):
         self.save_reduce(type(value), (sorted(value, key=repr),), obj=value)
 
-    dispatch = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
 
 
 def print_of(value) -> bytes:

@@ -250,12 +250,7 @@ impl<'py> Pickler<'py> {
     }
 
     /// A call of a function by its name.
-    fn call_of(
-        &mut self,
-        module: &str,
-        name: &str,
-        args: &Bound<'py, PyTuple>,
-    ) -> PyResult<Node> {
+    fn call_of(&mut self, module: &str, name: &str, args: &Bound<'py, PyTuple>) -> PyResult<Node> {
         let callable = self.global_named(module, name)?;
         let args = self.node_of(args.as_any(), 0)?;
         Ok(made(Maker::Call { callable, args }, Vec::new()))

@@ -331,11 +331,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         self.opaque_in(id, shell)
     }
 
-    fn opaque_in(
-        &mut self,
-        id: NodeId,
-        shell: Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn opaque_in(&mut self, id: NodeId, shell: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let graph = self.graph;
         match graph.node(id) {
             Node::Made(made) => Ok(self.later(id, shell, Contents::Made(made))),
@@ -714,11 +710,7 @@ fn collection<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
 
 /// The `ZoneInfo` of a key. Only a key that the database of this crate has too is looked up, since Python
 /// looks for a file, and then for a module, of that name.
-fn zone_info<'py>(
-    py: Python<'py>,
-    key: &str,
-    cached: bool,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn zone_info<'py>(py: Python<'py>, key: &str, cached: bool) -> PyResult<Option<Bound<'py, PyAny>>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     if jiff::tz::TimeZone::get(key).is_err() {
         return Ok(None);
