@@ -386,6 +386,12 @@ impl<'a> Value<'a> {
         std::ptr::eq(self.graph, other.graph) && self.id == other.id
     }
 
+    /// A number that no other object of the graph has, as Python's `id`: objects may contain themselves,
+    /// and who walks over them has to tell which ones have been met.
+    pub fn identity(self) -> usize {
+        self.id.index()
+    }
+
     /// What it is.
     pub fn kind(self) -> Kind<'a> {
         let graph = self.graph;

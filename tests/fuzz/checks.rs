@@ -1,0 +1,197 @@
+//! What has to hold for any input whatever, one function per fuzz target. `tests/rust/fuzz.rs` runs them
+//! over the saved corpora too.
+
+use std::collections::HashSet;
+
+use django_session::codec::graph::{Dict, Graph, Items, Kind, Value};
+use django_session::codec::pickle::{Limits, PickleErrorKind};
+use django_session::codec::{Compression, Format, SESSION_SALT, Serializer, TimestampSigner};
+use django_session::{SecretKey, SessionCodec, SessionData};
+
+/// Small limits, so that a machine with little memory finds what a large one would.
+fn limits() -> Limits {
+    Limits::default().with_nodes(1 << 16)
+}
+
+fn key() -> SecretKey {
+    SecretKey::new("fuzz").unwrap()
+}
+
+/// A codec that reads every form and both serializers.
+fn lenient() -> SessionCodec {
+    SessionCodec::new(&key())
+        .accept(Format::ALL)
+        .accept_serializers([Serializer::Json, Serializer::Pickle])
+        .with_max_size(1 << 20)
+}
+
+/// Any text is refused: nobody but the holder of the key can make one that is not.
+pub fn decode(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let strict = SessionCodec::new(&key());
+    assert!(strict.decode(text).is_err_and(|error| error.is_bad_signature()));
+    assert!(lenient().decode(text).is_err());
+}
+
+/// Whatever is compressed comes back, with either way of compressing.
+pub fn deflate(payload: &[u8]) {
+    let codec = SessionCodec::new(&key());
+    for compression in [Compression::Fast, Compression::Small] {
+        let codec = codec.clone().with_compression(compression);
+        let text = codec.encode_payload(payload, 0);
+        assert_eq!(codec.decode_payload(&text).unwrap().payload, payload);
+    }
+}
+
+/// A payload signed in each form is read or refused, and what was read is written as it was.
+pub fn formats(payload: &[u8]) {
+    for format in Format::ALL {
+        for serializer in [Serializer::Json, Serializer::Pickle] {
+            let codec = SessionCodec::new(&key()).with_format(format).with_serializer(serializer);
+            let text = codec.encode_payload(payload, 0);
+            let found = codec.decode_payload(&text).unwrap();
+            assert!(found.payload == payload && found.format == format);
+            // Other forms are not read unless they are asked for.
+            let strict = SessionCodec::new(&key()).with_serializer(serializer);
+            assert!(format == Format::Signed || strict.decode_payload(&text).is_err());
+
+            let Ok(decoded) = codec.decode(&text) else { continue };
+            let Ok(written) = codec.encode(&decoded.data, 0) else { continue };
+            let again = codec.decode(&written).unwrap();
+            assert!(again.data == decoded.data);
+            assert_eq!(codec.encode(&again.data, 0).unwrap(), written);
+        }
+    }
+}
+
+/// Text that is read as a session is written back as one that means the same, and reading it into types
+/// neither panics nor overflows the stack.
+pub fn json(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(data) = SessionData::from_json(text) else { return };
+    let json = data.to_json().unwrap();
+    let again = SessionData::from_json(&json).unwrap();
+    assert_eq!(again.to_json().unwrap(), json);
+    for name in data.keys().filter_map(|name| name.to_str()) {
+        let _ = data.get::<Vec<Vec<f64>>>(&name);
+        let _ = data.get::<std::collections::BTreeMap<i64, Option<String>>>(&name);
+        let _ = data.get::<(u8, bool, char)>(&name);
+    }
+}
+
+/// Bytes that are read as a pickle are written as one that says the same, and a session in it can be
+/// changed without a change to the rest.
+pub fn pickle(input: &[u8]) {
+    let Ok(graph) = Graph::from_pickle(input, &limits()) else { return };
+    walk(graph.root());
+    let json = graph.root().to_json();
+    let written = match graph.to_pickle() {
+        Ok(written) => written,
+        Err(error) => {
+            assert_eq!(error.kind(), PickleErrorKind::TooLarge);
+            return;
+        }
+    };
+    let again = Graph::from_pickle(&written, &Limits::default()).unwrap();
+    assert!(again.to_pickle().unwrap() == written);
+    assert_eq!(again.root().to_json(), json);
+    if let Ok(data) = SessionData::from_graph(graph) {
+        edit(data);
+    }
+}
+
+/// Changes one entry of a session, and compares the others.
+fn edit(mut data: SessionData) {
+    let before = entries(&data);
+    data.insert("an edit", &[1]).unwrap();
+    let Ok(written) = data.to_pickle(4) else { return };
+    let graph = Graph::from_pickle(&written, &Limits::default()).unwrap();
+    let again = SessionData::from_graph(graph).unwrap();
+    assert_eq!(again.get::<Vec<u8>>("an edit").unwrap(), Some(vec![1]));
+    let name = "an edit".to_owned();
+    let without = |entries: Vec<(String, Option<String>)>| -> Vec<_> {
+        entries.into_iter().filter(|(other, _)| *other != name).collect()
+    };
+    assert_eq!(without(entries(&again)), without(before));
+}
+
+/// Names and the JSON texts of their values, where they have one.
+fn entries(data: &SessionData) -> Vec<(String, Option<String>)> {
+    let texts = data.iter_raw().map(|(name, raw)| {
+        (name.as_escaped().to_owned(), raw.ok().map(std::borrow::Cow::into_owned))
+    });
+    texts.collect()
+}
+
+/// Looks at every object that can be reached, once.
+fn walk(root: Value<'_>) {
+    let mut seen = HashSet::new();
+    let mut open = vec![root];
+    while let Some(value) = open.pop() {
+        if !seen.insert(value.identity()) {
+            continue;
+        }
+        look(value, &mut open);
+    }
+}
+
+fn look<'a>(value: Value<'a>, open: &mut Vec<Value<'a>>) {
+    let items = |items: &Items<'a>, open: &mut Vec<Value<'a>>| open.extend(items.iter());
+    let pairs = |pairs: &Dict<'a>, open: &mut Vec<Value<'a>>| {
+        open.extend(pairs.iter().flat_map(|(key, value)| [key, value]));
+    };
+    match value.kind() {
+        Kind::Int(number) => {
+            let _ = (number.to_i64(), number.to_u128(), number.to_decimal(), number.to_le_bytes());
+        }
+        Kind::Str(text) | Kind::SafeString(text) => {
+            let _ = text.to_str();
+        }
+        Kind::List(list)
+        | Kind::Tuple(list)
+        | Kind::Set(list)
+        | Kind::FrozenSet(list)
+        | Kind::Deque(list, _) => items(&list, open),
+        Kind::Dict(dict) | Kind::OrderedDict(dict) | Kind::Counter(dict) => pairs(&dict, open),
+        Kind::DefaultDict(dict, factory) => {
+            pairs(&dict, open);
+            open.push(factory);
+        }
+        Kind::DateTime(moment) => {
+            let _ = (moment.isoformat(), moment.utcoffset());
+        }
+        Kind::Date(date) => {
+            let _ = date.isoformat();
+        }
+        Kind::Time(time) => {
+            let _ = time.isoformat();
+        }
+        Kind::TimeDelta(delta) => {
+            let _ = delta.isoformat();
+        }
+        Kind::Global(global) => {
+            let _ = (global.module(), global.name());
+        }
+        Kind::Object(object) => {
+            open.extend([object.callable(), object.args()]);
+            open.extend(object.kwargs());
+            open.extend(object.state());
+            items(&object.items(), open);
+            pairs(&object.pairs(), open);
+        }
+        _ => {}
+    }
+}
+
+/// Whatever is inside a good signature, plain or behind a dot, is read or refused within the limit.
+pub fn signed(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let codec = lenient();
+    let signer = TimestampSigner::new(&key(), SESSION_SALT);
+    if let Ok(decoded) = codec.decode(&signer.sign(text, 0)) {
+        let codec = codec.with_serializer(decoded.serializer);
+        let Ok(written) = codec.encode(&decoded.data, 0) else { return };
+        let again = codec.decode(&written).unwrap();
+        assert!(again.data == decoded.data);
+    }
+}
