@@ -65,6 +65,8 @@ struct PythonData {
     graph: Graph,
     /// Keys and values. What was set here has replaced the pairs of the root.
     entries: IndexMap<Key, (NodeId, NodeId)>,
+    /// Nodes that there may be before those that nothing refers to any more are left behind.
+    room: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -134,7 +136,7 @@ impl SessionData {
                 .and_modify(|pair: &mut (NodeId, NodeId)| pair.1 = value)
                 .or_insert((key, value));
         }
-        Ok(Self(Content::Python(Box::new(PythonData { graph, entries }))))
+        Ok(Self(Content::Python(Box::new(PythonData { room: room(&graph), graph, entries }))))
     }
 
     /// Whether this holds Python objects, out of a pickle, as opposed to JSON.
@@ -278,7 +280,8 @@ impl SessionData {
             }
             Content::Python(data) => {
                 let value = data.graph.push_json(&json);
-                data.set(escape(name).into(), value);
+                data.set(&escape(name), value);
+                data.compact();
             }
         }
     }
@@ -312,7 +315,7 @@ impl SessionData {
             (Content::Python(data), Content::Json(other)) => {
                 for (name, raw) in &other.entries {
                     let value = data.graph.push_json(other.text(raw));
-                    data.set(name.clone(), value);
+                    data.set(name, value);
                 }
             }
             (Content::Python(data), Content::Python(other)) => data.update(other),
@@ -381,10 +384,10 @@ impl JsonData {
         let mut graph = Graph::over(Vec::new(), protocol);
         let root = graph.push(Node::Dict(Vec::new()));
         graph.set_root(root);
-        let mut data = PythonData { graph, entries: IndexMap::new() };
+        let mut data = PythonData { room: room(&graph), graph, entries: IndexMap::new() };
         for (name, raw) in &self.entries {
             let value = data.graph.push_json(self.text(raw));
-            data.set(name.clone(), value);
+            data.set(name, value);
         }
         data
     }
@@ -396,16 +399,36 @@ impl PythonData {
     }
 
     /// Sets a value, under a new key if there is none of this name.
-    fn set(&mut self, name: Box<str>, value: NodeId) {
+    fn set(&mut self, name: &str, value: NodeId) {
         let graph = &mut self.graph;
-        let literal = Literal { body: &name, escaped: name.contains('\\') };
-        match self.entries.entry(Key::Name(name.clone())) {
+        let literal = Literal { body: name, escaped: name.contains('\\') };
+        match self.entries.entry(Key::Name(name.into())) {
             indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().1 = value,
             indexmap::map::Entry::Vacant(entry) => {
                 let key = graph.push_literal(literal);
                 entry.insert((key, value));
             }
         }
+    }
+
+    /// Leaves behind what nothing refers to any more, once it is about half of all. A session that lives
+    /// as long as a connection would else grow with every change.
+    fn compact(&mut self) {
+        if self.graph.len() <= self.room {
+            return;
+        }
+        let root = self.graph.root_id();
+        let pairs = self.entries.values().copied().collect();
+        *self.graph.node_mut(root) = Node::Dict(pairs);
+        let mut graph = Graph::over(Vec::new(), self.graph.protocol());
+        let root = graph.copy_from(&self.graph, root);
+        graph.set_root(root);
+        let Node::Dict(pairs) = graph.node(root) else { return };
+        for (pair, &copy) in self.entries.values_mut().zip(pairs) {
+            *pair = copy;
+        }
+        self.room = room(&graph);
+        self.graph = graph;
     }
 
     fn update(&mut self, other: &Self) {
@@ -418,12 +441,13 @@ impl PythonData {
         for (key, pair) in other.entries.keys().zip(copies.chunks_exact(2)) {
             let (new_key, value) = (pair[0], pair[1]);
             match key {
-                Key::Name(name) => self.set(name.clone(), value),
+                Key::Name(name) => self.set(name, value),
                 Key::Other(_) => {
                     self.entries.insert(Key::Other(new_key), (new_key, value));
                 }
             }
         }
+        self.compact();
     }
 
     fn to_json(&self) -> Result<String, EncodeError> {
@@ -453,6 +477,11 @@ impl PythonData {
         let pairs: Vec<_> = self.entries.values().copied().collect();
         self.graph.to_pickle_with(&pairs)
     }
+}
+
+/// Twice the nodes that there are, and some for small sessions.
+fn room(graph: &Graph) -> usize {
+    graph.len() * 2 + 256
 }
 
 impl Key {
