@@ -17,6 +17,9 @@ fn key() -> SecretKey {
     SecretKey::new("fuzz").unwrap()
 }
 
+/// How much text is compared; more takes time and shows nothing new.
+const MAX_TEXT: usize = 1 << 16;
+
 /// A codec that reads every form and both serializers.
 fn lenient() -> SessionCodec {
     SessionCodec::new(&key())
@@ -94,7 +97,12 @@ pub fn pickle(input: &[u8]) {
     };
     let again = Graph::from_pickle(&written, &Limits::default()).unwrap();
     assert!(again.to_pickle().unwrap() == written);
-    assert_eq!(again.root().to_json(), json);
+    // Texts that sharing has multiplied may be too long for the one and not for the other.
+    match &json {
+        Ok(text) if text.len() > MAX_TEXT => return,
+        Err(error) if error.to_string().contains("too long") => return,
+        _ => assert_eq!(again.root().to_json(), json),
+    }
     if let Ok(data) = SessionData::from_graph(graph) {
         edit(data);
     }
@@ -102,25 +110,31 @@ pub fn pickle(input: &[u8]) {
 
 /// Changes one entry of a session, and compares the others.
 fn edit(mut data: SessionData) {
-    let before = entries(&data);
-    data.insert("an edit", &[1]).unwrap();
+    let name = "an edit";
+    data.remove(name);
+    let Some(before) = entries(&data) else { return };
+    data.insert(name, &[1]).unwrap();
     let Ok(written) = data.to_pickle(4) else { return };
     let graph = Graph::from_pickle(&written, &Limits::default()).unwrap();
-    let again = SessionData::from_graph(graph).unwrap();
-    assert_eq!(again.get::<Vec<u8>>("an edit").unwrap(), Some(vec![1]));
-    let name = "an edit".to_owned();
-    let without = |entries: Vec<(String, Option<String>)>| -> Vec<_> {
-        entries.into_iter().filter(|(other, _)| *other != name).collect()
-    };
-    assert_eq!(without(entries(&again)), without(before));
+    let mut again = SessionData::from_graph(graph).unwrap();
+    assert_eq!(again.get::<Vec<u8>>(name).unwrap(), Some(vec![1]));
+    assert!(again.remove(name));
+    assert_eq!(entries(&again), Some(before));
 }
 
-/// Names and the JSON texts of their values, where they have one.
-fn entries(data: &SessionData) -> Vec<(String, Option<String>)> {
-    let texts = data.iter_raw().map(|(name, raw)| {
-        (name.as_escaped().to_owned(), raw.ok().map(std::borrow::Cow::into_owned))
-    });
-    texts.collect()
+/// Names and the JSON texts of their values, where they have one; nothing if that is a lot.
+fn entries(data: &SessionData) -> Option<Vec<(String, Option<String>)>> {
+    let mut entries = Vec::new();
+    let mut length = 0;
+    for (name, raw) in data.iter_raw() {
+        let raw = raw.ok().map(std::borrow::Cow::into_owned);
+        length += raw.as_ref().map_or(0, String::len);
+        if length > MAX_TEXT {
+            return None;
+        }
+        entries.push((name.as_escaped().to_owned(), raw));
+    }
+    Some(entries)
 }
 
 /// Looks at every object that can be reached, once.

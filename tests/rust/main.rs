@@ -12,5 +12,6 @@ mod pickle_oracle;
 mod properties;
 mod session;
 mod stores;
+mod tagged;
 mod vectors;
 mod web;

@@ -1,9 +1,11 @@
 //! The golden vectors: what real Django releases wrote. `tests/fixtures/README.md` names the fields.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// The records of one family, such as `modern_json`.
 pub(crate) fn read(family: &str) -> Vec<Value> {
@@ -17,6 +19,82 @@ pub(crate) fn read_file(name: &str) -> Vec<Value> {
     let text = zstd::decode_all(&*compressed).unwrap();
     let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// What a test found out about a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// The same answer as Django's.
+    Passed,
+    /// Another answer, or none, for a reason that `docs/compatibility.md` argues.
+    NotSupported(&'static str),
+    /// A matter for another test.
+    Elsewhere,
+}
+
+/// Asks `check` about every record of a family, and fails at the end if it panicked for any.
+pub(crate) fn each(family: &str, mut check: impl FnMut(&Value) -> Verdict) -> usize {
+    let records = read(family);
+    let mut tally = Tally::new(family);
+    for record in &records {
+        match catch_unwind(AssertUnwindSafe(|| check(record))) {
+            Ok(Verdict::Passed) => tally.passed(record),
+            Ok(Verdict::NotSupported(reason)) => tally.not_supported(record, reason),
+            Ok(Verdict::Elsewhere) => {}
+            Err(_) => tally.failed(record),
+        }
+    }
+    tally.passed
+}
+
+/// Counts records for `make vectors`, which sets `VECTORS_RECORD` to the file where the counts go.
+pub(crate) struct Tally {
+    family: String,
+    pub(crate) passed: usize,
+    ids: Map<String, Value>,
+}
+
+impl Tally {
+    pub(crate) fn new(family: &str) -> Self {
+        Self { family: family.to_owned(), passed: 0, ids: Map::new() }
+    }
+
+    pub(crate) fn passed(&mut self, record: &Value) {
+        self.passed += 1;
+        self.note(record, "passed");
+    }
+
+    pub(crate) fn not_supported(&mut self, record: &Value, reason: &str) {
+        self.note(record, &format!("not supported: {reason}"));
+    }
+
+    fn failed(&mut self, record: &Value) {
+        self.note(record, "failed");
+    }
+
+    fn note(&mut self, record: &Value, verdict: &str) {
+        self.ids.insert(text(record, "id").to_owned(), verdict.into());
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if let Some(path) = std::env::var_os("VECTORS_RECORD") {
+            let line = format!("{}\n", json!({"family": self.family, "records": self.ids}));
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            // One write, because other tests append to the same file.
+            file.unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        let failed: Vec<_> = self.ids.iter().filter(|(_, verdict)| *verdict == "failed").collect();
+        if !failed.is_empty() && !std::thread::panicking() {
+            panic!(
+                "{} records of {} fail, the first of them {}",
+                failed.len(),
+                self.family,
+                failed[0].0
+            );
+        }
+    }
 }
 
 /// A text member of a record.
