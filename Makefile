@@ -46,7 +46,7 @@ test-python: dev
 
 .PHONY: vectors  ## Ask both languages about every recorded session, and count the answers
 vectors: dev
-	$(SERVICES) $(BIN)/python tests/vectors_table.py
+	FEATURES=$(FEATURES) $(BIN)/python tests/vectors_table.py
 
 .PHONY: django-suite  ## Run Django's own session tests on the engine
 django-suite: dev
@@ -84,10 +84,12 @@ stubs: dev
 	$(BIN)/python tests/stubs.py
 
 .PHONY: fuzz  ## Run every fuzz target for FUZZ_SECONDS
-fuzz: rust
+fuzz: rust $(VENV)/.requirements
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	$(BIN)/python tests/fuzz/corpus.py unpack
 	set -e; for target in $$(cargo fuzz list --fuzz-dir tests/fuzz); do \
-		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
+		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10; \
 	done
 
 .PHONY: check  ## Everything that CI checks

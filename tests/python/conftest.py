@@ -107,9 +107,7 @@ def pytest_collection_modifyitems(config, items):
     """For ``make vectors``, run only what asks about recorded sessions."""
     if not os.environ.get(tally.VARIABLE):
         return
-    asking = [
-        item for item in items if tally.record_of(item) or item.get_closest_marker("vectors")
-    ]
+    asking = [item for item in items if tally.record_of(item) or item.get_closest_marker("vectors")]
     config.hook.pytest_deselected(items=[item for item in items if item not in asking])
     items[:] = asking
 

@@ -1,8 +1,8 @@
 """What became of each recorded session, for ``make vectors`` (tests/vectors_table.py).
 
-A test with a parameter called ``record`` needs nothing of this: whether it passes is noted. One that
-asks about several records does it ``with asked(record):`` and is marked ``vectors``, so that it is
-run. A record that is not compared is named by ``not_supported`` or ``no_bytes``, with the reason.
+A test with a parameter called ``record`` needs nothing of this: whether it passes is noted. One
+that asks about several records does it ``with asked(record):`` and is marked ``vectors``, so that
+it is run. What is not compared is named by ``not_supported`` or ``no_bytes``, with the reason.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ mod api;
 mod codec;
 mod differential;
 mod formats;
+mod fuzz;
 mod layers;
 mod middleware;
 mod pickle;
