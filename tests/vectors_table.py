@@ -76,10 +76,10 @@ def count(
 ) -> dict[str, int]:
     counts = dict.fromkeys(VERDICTS, 0)
     for name in ids:
-        unasked = "failed: no test asks about it"
-        if family in BEHAVIOUR:
-            unasked = "no bytes: what a session or a response does, not how it is stored"
-        verdict, _, reason = noted.get(name, unasked).partition(": ")
+        found = noted.get(name, "failed: no test asks about it")
+        if family in BEHAVIOUR and noted.get(name) != "failed":
+            found = "no bytes: what a session or a response does, not how it is stored"
+        verdict, _, reason = found.partition(": ")
         counts[verdict] += 1
         if reason:
             reasons[verdict, reason] += 1
