@@ -8,6 +8,7 @@ mod layers;
 mod middleware;
 mod properties;
 mod session;
+mod signing;
 mod stores;
 mod vectors;
 mod web;
