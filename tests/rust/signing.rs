@@ -404,9 +404,11 @@ fn session_cookies_are_accepted_where_django_accepts_them() {
         if record["serializer"] == "json" {
             let expected = to_python_json(&record["expected"]);
             if text(record, "python_version").starts_with("2.") {
-                // Its dicts have no order.
-                let read =
-                    |json: &str| serde_json::from_str::<BTreeMap<String, Value>>(json).unwrap();
+                // Its dicts have no order. Escapes as text: serde_json knows no lone surrogates.
+                let read = |json: &str| {
+                    let json = json.replace("\\u", "u");
+                    serde_json::from_str::<BTreeMap<String, Value>>(&json).unwrap()
+                };
                 assert_eq!(read(str::from_utf8(&payload).unwrap()), read(&expected), "{id}");
             } else {
                 assert_eq!(payload, expected.as_bytes(), "{id}");
