@@ -1,4 +1,5 @@
 //! The signing module against what eight Django releases signed and accepted.
+#![expect(clippy::similar_names, reason = "what a signer has signed is `signed`")]
 
 use std::collections::BTreeMap;
 

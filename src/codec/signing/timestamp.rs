@@ -108,6 +108,12 @@ impl TimestampSigner {
         self.0.algorithm()
     }
 
+    /// The same without the stamp.
+    #[cfg(feature = "python")]
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.0
+    }
+
     /// Returns `value:timestamp:signature`; `now` in Unix seconds.
     pub fn sign(&self, value: &str, now: i64) -> String {
         let mut signed = String::with_capacity(value.len() + 56);
