@@ -6,6 +6,8 @@
 //! `tests/fixtures/vectors/modern_json` holds what ten Django releases wrote.
 
 mod armor;
+#[cfg(feature = "cache")]
+pub mod cache;
 mod de;
 mod deflate;
 mod error;
