@@ -33,17 +33,22 @@ pub(super) fn read_expiry(value: &[u8]) -> Option<(Option<f64>, usize)> {
     Some((expiry, value.len() - rest.len()))
 }
 
-/// The bytes that Python's pickler writes for an expiry, of protocols 2 to 5.
-pub(super) fn write_expiry(out: &mut Vec<u8>, expiry: Option<f64>, protocol: u8) {
-    out.extend([0x80, protocol]);
-    let Some(expiry) = expiry else { return out.extend(b"N.") };
-    if protocol >= 4 {
-        out.push(0x95);
-        out.extend(10_u64.to_le_bytes());
+/// The bytes that Python's pickler writes for an expiry, in one of the protocols 2 to 5.
+pub(super) fn write_expiry(expiry: Option<f64>, protocol: u8) -> Vec<u8> {
+    let mut out = vec![0x80, protocol];
+    match expiry {
+        None => out.push(b'N'),
+        Some(expiry) => {
+            if protocol >= 4 {
+                // A frame of ten bytes.
+                out.extend(b"\x95\x0a\0\0\0\0\0\0\0");
+            }
+            out.push(b'G');
+            out.extend(expiry.to_be_bytes());
+        }
     }
-    out.push(b'G');
-    out.extend(expiry.to_be_bytes());
     out.push(b'.');
+    out
 }
 
 #[cfg(test)]
@@ -73,8 +78,7 @@ mod tests {
     fn what_is_written_is_read() {
         for protocol in 2..=5 {
             for expiry in [None, Some(1.5), Some(-1e300)] {
-                let mut head = Vec::new();
-                write_expiry(&mut head, expiry, protocol);
+                let head = write_expiry(expiry, protocol);
                 assert_eq!(read_expiry(&head), Some((expiry, head.len())));
             }
         }

@@ -85,7 +85,6 @@ pub enum Serializer {
 #[derive(Clone, Debug)]
 pub struct CacheCodec {
     backend: CacheBackend,
-    protocol: u8,
     base64: Base64Reading,
     max_size: usize,
 }
@@ -118,10 +117,7 @@ impl std::fmt::Debug for Unwrapped<'_> {
 impl CacheCodec {
     /// A codec for this backend.
     pub fn new(backend: CacheBackend) -> Self {
-        // django-redis takes `pickle.DEFAULT_PROTOCOL`, the others `pickle.HIGHEST_PROTOCOL`.
-        let protocol = if matches!(backend, CacheBackend::DjangoRedis { .. }) { 4 } else { 5 };
-        let base64 = Base64Reading::default();
-        Self { backend, protocol, base64, max_size: DEFAULT_MAX_SIZE }
+        Self { backend, base64: Base64Reading::default(), max_size: DEFAULT_MAX_SIZE }
     }
 
     /// Sets how a `DatabaseCache` is read.
@@ -213,13 +209,20 @@ impl CacheCodec {
             CacheBackend::Database => base64::encode(payload),
             CacheBackend::DjangoRedis { compressor, .. } => compressor.compress(payload),
             CacheBackend::FileBased => {
-                let mut out = Vec::new();
-                file::write_expiry(&mut out, expiry, self.protocol);
+                let mut out = file::write_expiry(expiry, protocol(payload));
                 out.extend(compressor::deflate(payload));
                 out
             }
             CacheBackend::Memcached | CacheBackend::Redis => payload.to_vec(),
         }
+    }
+}
+
+/// The protocol of a pickle, as far as readers of today's can tell.
+fn protocol(pickle: &[u8]) -> u8 {
+    match pickle {
+        [0x80, protocol @ 3..=5, ..] => *protocol,
+        _ => 2,
     }
 }
 

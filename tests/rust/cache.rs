@@ -1,0 +1,279 @@
+//! Keys and values of caches against what seven releases of Django and django-redis kept.
+
+use std::collections::BTreeMap;
+
+use base64_simd::STANDARD;
+use django_session::codec::cache::{
+    CacheBackend, CacheCodec, CacheEngine, CacheKeys, Compressor, DATABASE_MAX_KEY_LENGTH,
+    InvalidCacheKey, RedisTimeout, Serializer, check_database_key, check_memcached_key,
+    database_expires, django_redis_timeout, file_expiry, file_name, memcached_exptime,
+    redis_timeout,
+};
+use serde_json::Value;
+
+use crate::vectors::{self, text};
+
+/// The entry of `CACHES` that a record ran with.
+struct Config<'a> {
+    record: &'a Value,
+    backend: CacheBackend,
+}
+
+impl<'a> Config<'a> {
+    fn of(record: &'a Value) -> Self {
+        let options = &record["cache_alias_config"]["OPTIONS"];
+        let last = |value: &'a Value, default| {
+            let path = value.as_str().unwrap_or(default);
+            path.rsplit('.').next().unwrap()
+        };
+        let backend = match text(&record["cache_alias_config"], "BACKEND") {
+            "django.core.cache.backends.db.DatabaseCache" => CacheBackend::Database,
+            "django.core.cache.backends.filebased.FileBasedCache" => CacheBackend::FileBased,
+            "django.core.cache.backends.memcached.PyLibMCCache"
+            | "django.core.cache.backends.memcached.PyMemcacheCache" => CacheBackend::Memcached,
+            "django.core.cache.backends.redis.RedisCache" => CacheBackend::Redis,
+            "django_redis.cache.RedisCache" => CacheBackend::DjangoRedis {
+                serializer: match last(&options["SERIALIZER"], "PickleSerializer") {
+                    "JSONSerializer" => Serializer::Json,
+                    "MSGPackSerializer" => Serializer::MsgPack,
+                    "PickleSerializer" => Serializer::Pickle,
+                    other => panic!("{other}"),
+                },
+                compressor: match last(&options["COMPRESSOR"], "IdentityCompressor") {
+                    "GzipCompressor" => Compressor::Gzip,
+                    "IdentityCompressor" => Compressor::Identity,
+                    "Lz4Compressor" => Compressor::Lz4,
+                    "LzmaCompressor" => Compressor::Lzma,
+                    "ZlibCompressor" => Compressor::Zlib,
+                    "ZStdCompressor" => Compressor::Zstd,
+                    other => panic!("{other}"),
+                },
+            },
+            other => panic!("{other}"),
+        };
+        Self { record, backend }
+    }
+
+    fn keys(&self) -> CacheKeys {
+        let config = &self.record["cache_alias_config"];
+        let engine = match text(self.record, "engine") {
+            "cache" => CacheEngine::Cache,
+            "cached_db" => CacheEngine::CachedDb,
+            other => panic!("{other}"),
+        };
+        let mut keys = CacheKeys::new(engine);
+        if let Some(prefix) = config["KEY_PREFIX"].as_str() {
+            keys = keys.with_key_prefix(prefix);
+        }
+        if let Some(version) = config["VERSION"].as_u64() {
+            keys = keys.with_version(version);
+        }
+        match config["KEY_FUNCTION"].as_str() {
+            None => keys,
+            Some("upper_key") => {
+                keys.with_key_function(|key, prefix, version| format!("K|{version}|{prefix}|{key}"))
+            }
+            Some(other) => panic!("{other}"),
+        }
+    }
+
+    fn codec(&self) -> CacheCodec {
+        CacheCodec::new(self.backend)
+    }
+
+    fn family(&self) -> String {
+        let case = text(self.record, "id").split('/').collect::<Vec<_>>();
+        format!("{}/{}", case[3], case[4])
+    }
+}
+
+fn stored(record: &Value) -> Vec<u8> {
+    let value = text(&record["stored"], "value");
+    match text(&record["stored"], "encoding") {
+        "base64" => STANDARD.decode_to_vec(value).unwrap(),
+        "text" => value.as_bytes().to_vec(),
+        other => panic!("{other}"),
+    }
+}
+
+fn records() -> (Vec<Value>, Vec<Value>, Vec<Value>) {
+    let (tables, rest): (Vec<_>, _) =
+        vectors::read("cache").into_iter().partition(|record| record.get("ddl_sqlite").is_some());
+    let (key_checks, values) =
+        rest.into_iter().partition(|record| record.get("cookie_key").is_some());
+    (tables, key_checks, values)
+}
+
+#[test]
+fn every_record_is_one_of_three_kinds() {
+    let (tables, key_checks, values) = records();
+    assert_eq!((tables.len(), key_checks.len(), values.len()), (7, 250, 708));
+}
+
+#[test]
+fn the_table_of_a_database_cache_limits_the_key() {
+    for record in records().0 {
+        let table = record["ddl_sqlite"][0].as_str().unwrap();
+        let column =
+            format!("\"cache_key\" varchar({DATABASE_MAX_KEY_LENGTH}) NOT NULL PRIMARY KEY");
+        assert!(table.contains(&column), "{}", record["id"]);
+    }
+}
+
+#[test]
+fn memcached_refuses_the_keys_that_django_refuses() {
+    let (mut refused, mut taken) = (0, 0);
+    for record in records().1 {
+        let id = text(&record, "id");
+        let config = Config::of(&record);
+        let key = config.keys().server_key(text(&record, "cookie_key"));
+        assert_eq!(file_name(&key).len(), 40);
+        // SQLite takes any length; others keep to the length of the column.
+        let fits = key.chars().count() <= 255;
+        assert_eq!(check_database_key(&key).is_ok(), fits, "{id}");
+        if config.backend != CacheBackend::Memcached {
+            // What a `DatabaseCache` raised had to do with the frozen clock, not with the key.
+            let raised = record["exists_raises"]["type"].as_str();
+            assert!(matches!(raised, None | Some("TypeError")), "{id}");
+            taken += 1;
+            continue;
+        }
+        let expected = match record["exists_raises"]["message"].as_str() {
+            None => Ok(()),
+            Some(message) if message.contains("contains characters") => {
+                Err(InvalidCacheKey::Characters)
+            }
+            Some(message) => {
+                assert!(message.starts_with("Cache key will cause errors"), "{id}");
+                Err(InvalidCacheKey::TooLong { limit: 250 })
+            }
+        };
+        assert_eq!(check_memcached_key(&key), expected, "{id}");
+        if expected.is_err() {
+            refused += 1;
+        } else {
+            taken += 1;
+        }
+    }
+    assert_eq!((refused, taken), (30, 220));
+}
+
+#[test]
+fn entries_are_found_under_the_keys_that_django_uses() {
+    let mut files = 0;
+    let (_, _, values) = records();
+    for record in &values {
+        let id = text(record, "id");
+        let keys = Config::of(record).keys();
+        let session_key = text(record, "session_key");
+        assert_eq!(keys.cache_key(session_key), text(record, "cache_key"), "{id}");
+        let server_key = keys.server_key(session_key);
+        assert_eq!(server_key, text(record, "full_key"), "{id}");
+        check_memcached_key(&server_key).unwrap();
+        check_database_key(&server_key).unwrap();
+        if let Some(name) = record["file_name"].as_str() {
+            assert_eq!(file_name(&server_key), name, "{id}");
+            files += 1;
+        }
+        if let Some(key) = record["row"]["cache_key"].as_str() {
+            assert_eq!(server_key, key, "{id}");
+        }
+    }
+    assert_eq!((values.len(), files), (708, 119));
+}
+
+#[test]
+fn entries_expire_when_django_lets_them_expire() {
+    let mut checked = BTreeMap::new();
+    for record in records().2 {
+        let id = text(&record, "id");
+        let config = Config::of(&record);
+        let timeout = record["timeout_passed"].as_f64().unwrap();
+        let now = record["time"].as_f64().unwrap();
+        let ttl = record["redis_ttl_seconds_rounded_up"].as_u64();
+        match config.backend {
+            CacheBackend::Redis => {
+                assert_eq!(redis_timeout(timeout), RedisTimeout::Seconds(ttl.unwrap()), "{id}");
+            }
+            CacheBackend::DjangoRedis { .. } => {
+                let expected = RedisTimeout::Milliseconds(ttl.unwrap() * 1000);
+                assert_eq!(django_redis_timeout(timeout), expected, "{id}");
+            }
+            CacheBackend::FileBased => {
+                let bits = u64::from_str_radix(text(&record["expiry_header"], "bits"), 16).unwrap();
+                assert_eq!(file_expiry(timeout, now).to_bits(), bits, "{id}");
+            }
+            CacheBackend::Database => {
+                let expires = text(&record["row"], "expires").replace(' ', "T") + "Z";
+                let expires: jiff::Timestamp = expires.parse().unwrap();
+                assert_eq!(database_expires(timeout, now), expires.as_second(), "{id}");
+            }
+            CacheBackend::Memcached => {
+                // Memcached does not tell; below 30 days it is the timeout.
+                assert_eq!(
+                    memcached_exptime(timeout, now).to_string(),
+                    timeout.to_string(),
+                    "{id}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        *checked.entry(format!("{:?}", config.backend)).or_insert(0) += 1;
+    }
+    assert_eq!(checked.values().sum::<i32>(), 708);
+}
+
+#[test]
+fn the_wrapping_is_taken_off_and_put_on_again() {
+    let mut checked: BTreeMap<String, u32> = BTreeMap::new();
+    for record in records().2 {
+        let id = text(&record, "id");
+        let config = Config::of(&record);
+        let stored = stored(&record);
+        let codec = config.codec();
+        let found = match record["memcached_flags"].as_u64() {
+            Some(flags) => codec.unwrap_flagged(&stored, flags.try_into().unwrap()).unwrap(),
+            None => codec.unwrap(&stored).unwrap(),
+        };
+
+        // Where the pickle is compressed, the record does not tell: django-redis took its default.
+        let protocol = u8::try_from(record["pickle_protocol"].as_u64().unwrap_or(4)).unwrap();
+        let payload = &*found.payload;
+        match found.serializer {
+            Serializer::Pickle => {
+                assert_eq!(payload[..2], [0x80, protocol], "{id}");
+                assert_eq!(payload.last(), Some(&b'.'), "{id}");
+            }
+            Serializer::Json => assert!(payload.starts_with(b"{") && payload.ends_with(b"}")),
+            Serializer::MsgPack => {
+                let members = record["expected"].as_object().unwrap().len();
+                assert_eq!(usize::from(payload[0]), 0x80 + members, "{id}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let expiry = match record["expiry_header"]["bits"].as_str() {
+            Some(bits) => Some(f64::from_bits(u64::from_str_radix(bits, 16).unwrap())),
+            None => None,
+        };
+        assert_eq!(found.expiry, expiry, "{id}");
+        assert_eq!(codec.unwrap(&stored).unwrap().payload, payload, "{id}");
+
+        let ours = codec.wrap(payload, expiry);
+        if found.compressed {
+            assert_eq!(codec.unwrap(&ours).unwrap().payload, payload, "{id}");
+            // Never much longer than what Python made of it.
+            assert!(ours.len() <= stored.len() + stored.len() / 20 + 8, "{id}: {}", ours.len());
+            if let Some(length) = record["header_length"].as_u64() {
+                let length = usize::try_from(length).unwrap();
+                let header = [0x80, protocol];
+                assert_eq!(stored[..2], header, "{id}");
+                assert_eq!(stored[length..length + 2], *b"x\x9c", "{id}");
+                assert_eq!(ours[..length], stored[..length], "{id}");
+            }
+        } else {
+            assert_eq!(ours, stored, "{id}");
+        }
+        *checked.entry(config.family()).or_default() += 1;
+    }
+    assert_eq!(checked.values().sum::<u32>(), 708);
+}
