@@ -157,7 +157,7 @@ impl Compressor {
     }
 }
 
-/// A slice whose end is an error: lz4_flex takes the end of the input for the end of the frame.
+/// A slice whose end is an error: `lz4_flex` takes the end of the input for the end of the frame.
 struct Whole<'a>(&'a [u8]);
 
 impl Read for Whole<'_> {

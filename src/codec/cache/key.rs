@@ -91,7 +91,6 @@ impl CacheKeys {
 
     /// Sets `VERSION`: a number as a rule, but Django takes anything.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "a number or a literal reads best by value")]
     pub fn with_version(mut self, version: impl fmt::Display) -> Self {
         self.version = version.to_string();
         self
