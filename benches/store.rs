@@ -133,7 +133,7 @@ impl Bench {
         Saved: Future<Output = u64>,
     {
         let (key, data) = (&self.record.session_key, &self.record.data);
-        let signed = self.codec.encode(data, 1_700_000_000);
+        let signed = self.codec.encode(data, 1_700_000_000).unwrap();
 
         let load_by_hand = async || self.codec.decode(&load().await).unwrap();
         let load_by_store = async || {
@@ -149,12 +149,12 @@ impl Bench {
         self.ratio(&format!("{name}/load"), load_by_store, load_by_hand);
 
         let save_by_hand = async || {
-            let signed = self.codec.encode(data, Timestamp::now().as_second());
+            let signed = self.codec.encode(data, Timestamp::now().as_second()).unwrap();
             assert_eq!(save(signed).await, 1);
         };
         let save_by_store = async || self.store.save(&self.record).await.unwrap();
         let mut group = self::group(criterion, &format!("{name}/save"));
-        self.measure(&mut group, "codec", async || self.codec.encode(data, 1_700_000_000));
+        self.measure(&mut group, "codec", async || self.codec.encode(data, 1_700_000_000).unwrap());
         self.measure(&mut group, "query", async || assert_eq!(save(signed.clone()).await, 1));
         self.measure(&mut group, "query+codec", save_by_hand);
         self.measure(&mut group, "store", save_by_store);

@@ -71,6 +71,7 @@ pub mod store;
 #[cfg(feature = "tower")]
 pub mod web;
 
+pub use codec::signing;
 pub use codec::{DecodeError, EncodeError, SecretKey, SessionCodec, SessionData};
 pub use session::{
     DateTime, Expiry, Session, SessionError, SessionKey, SessionSettings, SessionStore, StoreError,

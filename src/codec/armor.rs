@@ -75,7 +75,7 @@ fn compress(payload: &[u8], compression: Compression) -> Option<Vec<u8>> {
     })
 }
 
-fn push_base64(out: &mut String, bytes: &[u8]) {
+pub(crate) fn push_base64(out: &mut String, bytes: &[u8]) {
     base64_simd::URL_SAFE_NO_PAD.encode_append(bytes, out);
 }
 
@@ -95,27 +95,48 @@ pub(crate) fn unwrap(text: &str, limit: usize) -> Result<Payload, DecodeError> {
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    base64_simd::URL_SAFE_NO_PAD
-        .decode_to_vec(text)
-        .ok()
-        .or_else(|| decode_base64_leniently(text.as_bytes()))
+    base64_simd::URL_SAFE_NO_PAD.decode_to_vec(text).ok().or_else(|| {
+        let padding = text.len().wrapping_neg() % 4;
+        decode_leniently(text.bytes().chain("===".bytes().take(padding)), Alphabet::UrlSafe)
+    })
 }
 
-/// `base64.urlsafe_b64decode` after padding by the raw length: characters outside the alphabet are
-/// dropped, `+` and `/` are in it, complete padding ends the text, and loose bits do not matter.
-fn decode_base64_leniently(text: &[u8]) -> Option<Vec<u8>> {
-    let padding = text.len().wrapping_neg() % 4;
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
+/// Base64 of the standard alphabet, with padding (`base64.b64encode`).
+pub(crate) fn encode_standard(bytes: &[u8]) -> String {
+    base64_simd::STANDARD.encode_to_string(bytes)
+}
+
+/// `base64.b64decode`: whatever is not in the alphabet, line ends above all, is passed over.
+pub(crate) fn decode_standard(text: &str) -> Option<Vec<u8>> {
+    base64_simd::STANDARD
+        .decode_to_vec(text)
+        .ok()
+        .or_else(|| decode_leniently(text.bytes(), Alphabet::Standard))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alphabet {
+    Standard,
+    /// `-` and `_` too.
+    UrlSafe,
+}
+
+/// As CPython's `binascii.a2b_base64`: characters outside the alphabet are dropped, `+` and `/` are
+/// always in it, complete padding ends the text, and loose bits do not matter.
+fn decode_leniently(text: impl Iterator<Item = u8>, alphabet: Alphabet) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.size_hint().0 / 4 * 3 + 3);
     let (mut position, mut left, mut pads) = (0, 0_u8, 0);
-    for &byte in text.iter().chain(&b"==="[..padding]) {
+    for byte in text {
         let value = match byte {
             b'A'..=b'Z' => byte - b'A',
             b'a'..=b'z' => byte - b'a' + 26,
             b'0'..=b'9' => byte - b'0' + 52,
-            b'-' | b'+' => 62,
-            b'_' | b'/' => 63,
+            b'+' => 62,
+            b'/' => 63,
+            b'-' if alphabet == Alphabet::UrlSafe => 62,
+            b'_' if alphabet == Alphabet::UrlSafe => 63,
             b'=' => {
-                // As CPython's `binascii.a2b_base64`: pads count only from the third place on.
+                // Pads count only from the third place on.
                 if position >= 2 {
                     pads += 1;
                     if position + pads >= 4 {

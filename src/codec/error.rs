@@ -4,7 +4,10 @@
 
 use thiserror::Error;
 
+use super::format::Serializer;
 use super::json::JsonError;
+use super::pickle::{PickleError, PickleErrorKind};
+use super::value::ValueError;
 
 /// A signed text that could not be turned into session data.
 ///
@@ -16,18 +19,25 @@ pub enum DecodeError {
     /// No key signed this text: it was tampered with, or the secret key or the salt differs.
     #[error("the signature does not match any key")]
     BadSignature,
+    /// The payload is valid JSON, but not of the type asked for; only [`signing`](super::signing)
+    /// asks for one.
+    #[error("the payload is not of the type asked for")]
+    Deserialize(#[source] ValueError),
     /// The signature is right but the text inside is not what Django writes.
     #[error("the signed text is malformed: {part}")]
     Malformed {
         /// The part that could not be read.
         part: Part,
     },
-    /// The payload is valid JSON, but not an object.
+    /// The payload is valid JSON, but not an object; or a pickle, but not of a dict.
     #[error("the session is {found}, not an object")]
     NotAnObject {
-        /// The kind of JSON value found instead.
+        /// The kind of value found instead.
         found: &'static str,
     },
+    /// The payload is no pickle, or refers to something outside itself.
+    #[error("the payload is not a pickle that can be read")]
+    Pickle(#[from] PickleError),
     /// The payload is not what Django's `JSONSerializer` reads.
     #[error("the payload is not valid JSON")]
     Serializer(#[source] JsonError),
@@ -45,6 +55,14 @@ pub enum DecodeError {
         /// The limit in bytes, see [`SessionCodec::with_max_size`](super::SessionCodec::with_max_size).
         limit: usize,
     },
+    /// Another serializer wrote the payload; it is read where it is accepted.
+    #[error("the payload is {found}, not {expected}")]
+    WrongSerializer {
+        /// The serializer of the codec.
+        expected: Serializer,
+        /// The one that wrote the payload.
+        found: Serializer,
+    },
 }
 
 impl DecodeError {
@@ -55,9 +73,21 @@ impl DecodeError {
         matches!(self, Self::BadSignature | Self::SignatureExpired { .. })
     }
 
+    /// Whether it is the configuration of the codec that stands in the way, a limit or the serializer:
+    /// the site itself may well read this session.
+    pub fn is_configuration(&self) -> bool {
+        self.is_too_large() || matches!(self, Self::WrongSerializer { .. })
+    }
+
     /// Whether only the configured limit stands in the way: Django could read this session.
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::TooLarge { .. })
+        match self {
+            Self::TooLarge { .. } => true,
+            Self::Pickle(error) => {
+                matches!(error.kind(), PickleErrorKind::TooLarge | PickleErrorKind::TooDeep)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -87,6 +117,12 @@ impl std::fmt::Display for Part {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
+    /// Objects contain each other in a way that makes the pickle many times longer than it was.
+    #[error("the session cannot be pickled in bounded space")]
+    Pickle(#[from] PickleError),
+    /// The value's own `Serialize` failed.
+    #[error("the value refuses to be serialized")]
+    Serialize,
     /// More than [`MAX_DEPTH`](super::json::MAX_DEPTH_WRITTEN) lists and objects inside each other.
     #[error("the value nests more than {limit} levels deep")]
     TooDeep {
@@ -96,12 +132,9 @@ pub enum EncodeError {
     /// The value has no JSON form.
     #[error("{kind} cannot be stored in a JSON session")]
     Unrepresentable {
-        /// The kind of value, in the words of serde's data model.
+        /// The kind of value.
         kind: &'static str,
     },
-    /// The value's own `Serialize` failed.
-    #[error("the value refuses to be serialized")]
-    Serialize,
 }
 
 /// The secret key was empty.

@@ -575,7 +575,7 @@ pub(crate) fn push_canonical(out: &mut String, literal: Literal<'_>) {
     }
 }
 
-fn push_unit(out: &mut String, unit: u16) {
+pub(crate) fn push_unit(out: &mut String, unit: u16) {
     out.push_str("\\u");
     for shift in [12, 8, 4, 0] {
         let digit = u32::from(unit >> shift & 0xf);

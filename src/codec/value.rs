@@ -1,8 +1,9 @@
 //! What a session holds: names and values in the order in which they were set.
 //!
-//! A value stays the JSON text it came as until somebody asks for it, so whatever is not touched goes
-//! back unchanged: integers of any size, the bits of floats, `NaN`, lone surrogates, 900 levels. It is
-//! also the fastest way: a value that nobody reads is never built.
+//! A value stays what it came as until somebody asks for it: JSON text, or objects of a pickle. Whatever
+//! is not touched goes back unchanged: integers of any size, the bits of floats, `NaN`, lone surrogates,
+//! 900 levels, objects of any class that are shared or contain themselves. It is also the fastest way: a
+//! value that nobody reads is never built.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,11 +13,13 @@ use indexmap::IndexMap;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::de;
-use super::error::EncodeError;
+use super::error::{DecodeError, EncodeError};
+use super::graph::{self, Graph, Kind, Node, NodeId, Rules};
 use super::json::{self, JsonError, JsonErrorKind, Literal, Scanner, Token};
+use super::pickle::PickleError;
 use super::ser;
 
-/// The decoded session: a mapping from text to JSON values, in insertion order like a Python `dict`.
+/// The decoded session: a mapping from text to values, in insertion order like a Python `dict`.
 ///
 /// # Example
 ///
@@ -27,11 +30,21 @@ use super::ser;
 /// assert_eq!(data.get::<Vec<u32>>("cart")?, Some(vec![1, 2]));
 ///
 /// data.insert("cart", &[3])?;
-/// assert_eq!(data.to_json(), r#"{"big":123456789012345678901234567890,"cart":[3]}"#);
+/// assert_eq!(data.to_json()?, r#"{"big":123456789012345678901234567890,"cart":[3]}"#);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
+pub struct SessionData(Content);
+
+#[derive(Clone)]
+enum Content {
+    Json(JsonData),
+    Python(Box<PythonData>),
+}
+
+/// Entries as JSON text.
 #[derive(Clone, Default)]
-pub struct SessionData {
+struct JsonData {
     /// The text the session came from; ASCII.
     source: Box<str>,
     /// Names are kept in the form in which Python writes them, where equal texts are equal.
@@ -44,6 +57,28 @@ enum Raw {
     /// Where in the source it stands.
     Source(Range<usize>),
     Owned(Box<str>),
+}
+
+/// Entries as objects, of which the dict at the root of the graph is the session.
+#[derive(Clone)]
+struct PythonData {
+    graph: Graph,
+    /// Keys and values. What was set here has replaced the pairs of the root.
+    entries: IndexMap<Key, (NodeId, NodeId)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    /// Text, in the form in which Python writes it in JSON.
+    Name(Box<str>),
+    /// Anything else that Python takes for a key. It stays where it is.
+    Other(NodeId),
+}
+
+impl Default for SessionData {
+    fn default() -> Self {
+        Self(Content::Json(JsonData::default()))
+    }
 }
 
 impl SessionData {
@@ -79,46 +114,131 @@ impl SessionData {
             scanner.expect(b'}')?;
         }
         scanner.end()?;
-        Ok(Self { source: source.into_boxed_str(), entries })
+        Ok(Self(Content::Json(JsonData { source: source.into_boxed_str(), entries })))
+    }
+
+    /// Takes Python objects, the root of which has to be a `dict`.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::NotAnObject`].
+    pub fn from_graph(graph: Graph) -> Result<Self, DecodeError> {
+        let Node::Dict(pairs) = graph.node(graph.root_id()) else {
+            return Err(DecodeError::NotAnObject { found: graph.root().kind().description() });
+        };
+        let mut entries = IndexMap::with_capacity(pairs.len());
+        for &(key, value) in pairs {
+            // A key that is there already stays, and its value is replaced.
+            entries
+                .entry(Key::of(&graph, key))
+                .and_modify(|pair: &mut (NodeId, NodeId)| pair.1 = value)
+                .or_insert((key, value));
+        }
+        Ok(Self(Content::Python(Box::new(PythonData { graph, entries }))))
+    }
+
+    /// Whether this holds Python objects, out of a pickle, as opposed to JSON.
+    pub fn is_python(&self) -> bool {
+        matches!(self.0, Content::Python(_))
     }
 
     /// The number of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        match &self.0 {
+            Content::Json(data) => data.entries.len(),
+            Content::Python(data) => data.entries.len(),
+        }
     }
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Whether there is an entry of this name, `null` included.
     pub fn contains_key(&self, name: &str) -> bool {
-        self.entries.contains_key(&*escape(name))
+        match &self.0 {
+            Content::Json(data) => data.entries.contains_key(&*escape(name)),
+            Content::Python(data) => data.find(name).is_some(),
+        }
     }
 
-    /// The names in insertion order.
-    pub fn keys(&self) -> impl ExactSizeIterator<Item = Name<'_>> {
-        self.entries.keys().map(|name| Name(name))
+    /// The names in insertion order. A pickled session may have entries under other keys than text; they
+    /// are kept, and not listed.
+    pub fn keys(&self) -> impl Iterator<Item = Name<'_>> {
+        let (json, python) = match &self.0 {
+            Content::Json(data) => (Some(data.entries.keys()), None),
+            Content::Python(data) => (None, Some(data.entries.keys())),
+        };
+        let json = json.into_iter().flatten().map(|name| Name(name));
+        json.chain(python.into_iter().flatten().filter_map(Key::name))
     }
 
     /// The value of this name, as a type that serde can read it into.
+    ///
+    /// Of a pickled session, what has no JSON form is read as [`graph::Value::to_json`] writes it: a date
+    /// as text, a tuple as a list.
     ///
     /// # Errors
     ///
     /// [`ValueError`] if the value is of another shape, or holds text that is not Unicode.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ValueError> {
-        self.get_raw(name).map(de::from_json).transpose()
+        self.get_raw(name)?.map(|json| de::from_json(&json)).transpose()
     }
 
     /// The JSON text of this name's value: ASCII, as it was stored.
-    pub fn get_raw(&self, name: &str) -> Option<&str> {
-        self.entries.get(&*escape(name)).map(|raw| self.text(raw))
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] if it is a Python object without such a form; see [`graph::Value::to_json`].
+    pub fn get_raw(&self, name: &str) -> Result<Option<Cow<'_, str>>, ValueError> {
+        match &self.0 {
+            Content::Json(data) => {
+                Ok(data.entries.get(&*escape(name)).map(|raw| data.text(raw).into()))
+            }
+            Content::Python(data) => {
+                let value = data.find(name).map(|(_, id)| data.graph.value(id).to_json());
+                Ok(value.transpose()?.map(Cow::Owned))
+            }
+        }
+    }
+
+    /// The value of this name as a Python object; nothing if the session is JSON.
+    pub fn get_object(&self, name: &str) -> Option<graph::Value<'_>> {
+        match &self.0 {
+            Content::Json(_) => None,
+            Content::Python(data) => data.find(name).map(|(_, id)| data.graph.value(id)),
+        }
+    }
+
+    /// Keys and values of a pickled session as Python objects, in insertion order.
+    pub fn objects(&self) -> impl Iterator<Item = (graph::Value<'_>, graph::Value<'_>)> {
+        let data = match &self.0 {
+            Content::Json(_) => None,
+            Content::Python(data) => Some(data),
+        };
+        data.into_iter().flat_map(|data| {
+            let pairs = data.entries.values();
+            pairs.map(|&(key, value)| (data.graph.value(key), data.graph.value(value)))
+        })
     }
 
     /// Names and the JSON texts of their values, in insertion order.
-    pub fn iter_raw(&self) -> impl ExactSizeIterator<Item = (Name<'_>, &str)> {
-        self.entries.iter().map(|(name, raw)| (Name(name), self.text(raw)))
+    ///
+    /// The texts come with the error of [`SessionData::get_raw`].
+    pub fn iter_raw(&self) -> impl Iterator<Item = (Name<'_>, Result<Cow<'_, str>, ValueError>)> {
+        let (json, python) = match &self.0 {
+            Content::Json(data) => (Some(data), None),
+            Content::Python(data) => (None, Some(data)),
+        };
+        let json = json.into_iter().flat_map(|data| {
+            data.entries.iter().map(|(name, raw)| (Name(name), Ok(data.text(raw).into())))
+        });
+        json.chain(python.into_iter().flat_map(|data| {
+            data.entries.iter().filter_map(|(key, &(_, id))| {
+                Some((key.name()?, data.graph.value(id).to_json().map(Cow::Owned)))
+            })
+        }))
     }
 
     /// Sets a value. A new name goes to the end; a known one keeps its place.
@@ -152,34 +272,89 @@ impl SessionData {
 
     /// Sets a value whose text is known to be what Python writes.
     pub(crate) fn insert_json(&mut self, name: &str, json: String) {
-        self.entries.insert(escape(name).into(), Raw::Owned(json.into_boxed_str()));
+        match &mut self.0 {
+            Content::Json(data) => {
+                data.entries.insert(escape(name).into(), Raw::Owned(json.into_boxed_str()));
+            }
+            Content::Python(data) => {
+                let value = data.graph.push_json(&json);
+                data.set(escape(name).into(), value);
+            }
+        }
     }
 
     /// Removes an entry and tells whether it was there.
     pub fn remove(&mut self, name: &str) -> bool {
-        self.entries.shift_remove(&*escape(name)).is_some()
+        match &mut self.0 {
+            Content::Json(data) => data.entries.shift_remove(&*escape(name)).is_some(),
+            Content::Python(data) => {
+                data.entries.shift_remove(&Key::Name(escape(name).into())).is_some()
+            }
+        }
     }
 
     /// Removes all entries.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        match &mut self.0 {
+            Content::Json(data) => data.entries.clear(),
+            Content::Python(data) => data.entries.clear(),
+        }
     }
 
     /// Sets every entry of `other` here, in its order (`dict.update`).
     pub fn update(&mut self, other: &Self) {
-        for (name, raw) in &other.entries {
-            self.entries.insert(name.clone(), Raw::Owned(other.text(raw).into()));
+        match (&mut self.0, &other.0) {
+            (Content::Json(data), Content::Json(other)) => {
+                for (name, raw) in &other.entries {
+                    data.entries.insert(name.clone(), Raw::Owned(other.text(raw).into()));
+                }
+            }
+            (Content::Python(data), Content::Json(other)) => {
+                for (name, raw) in &other.entries {
+                    let value = data.graph.push_json(other.text(raw));
+                    data.set(name.clone(), value);
+                }
+            }
+            (Content::Python(data), Content::Python(other)) => data.update(other),
+            (Content::Json(data), Content::Python(other)) => {
+                let mut python = data.to_python(other.graph.protocol());
+                python.update(other);
+                self.0 = Content::Python(Box::new(python));
+            }
         }
     }
 
-    /// The whole session as JSON text: for values that Django wrote, Django's very bytes.
-    pub fn to_json(&self) -> String {
-        let mut out = String::with_capacity(self.source.len() + 64);
-        self.write_json(&mut out);
-        out
+    /// The whole session as JSON text: for values that Django's `JSONSerializer` wrote, its very bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::Unrepresentable`] if a pickled session holds what `json.dumps` refuses.
+    pub fn to_json(&self) -> Result<String, EncodeError> {
+        match &self.0 {
+            Content::Json(data) => Ok(data.to_json()),
+            Content::Python(data) => data.to_json(),
+        }
     }
 
-    pub(crate) fn write_json(&self, out: &mut String) {
+    /// The whole session as a pickle.
+    ///
+    /// Objects of a pickle keep its protocol, and 0 and 1 become 2; see [`Graph::to_pickle`]. JSON becomes
+    /// a pickle of `protocol`, from 2 to [`HIGHEST_PROTOCOL`](super::pickle::HIGHEST_PROTOCOL).
+    ///
+    /// # Errors
+    ///
+    /// [`PickleError`]; see [`Graph::to_pickle`].
+    pub fn to_pickle(&self, protocol: u8) -> Result<Vec<u8>, PickleError> {
+        match &self.0 {
+            Content::Json(data) => data.to_python(protocol).to_pickle(),
+            Content::Python(data) => data.to_pickle(),
+        }
+    }
+}
+
+impl JsonData {
+    fn to_json(&self) -> String {
+        let mut out = String::with_capacity(self.source.len() + 64);
         out.push('{');
         for (index, (name, raw)) in self.entries.iter().enumerate() {
             if index > 0 {
@@ -191,12 +366,112 @@ impl SessionData {
             out.push_str(self.text(raw));
         }
         out.push('}');
+        out
     }
 
     fn text<'a>(&'a self, raw: &'a Raw) -> &'a str {
         match raw {
             Raw::Source(range) => &self.source[range.clone()],
             Raw::Owned(text) => text,
+        }
+    }
+
+    fn to_python(&self, protocol: u8) -> PythonData {
+        let protocol = protocol.clamp(2, super::pickle::HIGHEST_PROTOCOL);
+        let mut graph = Graph::over(Vec::new(), protocol);
+        let root = graph.push(Node::Dict(Vec::new()));
+        graph.set_root(root);
+        let mut data = PythonData { graph, entries: IndexMap::new() };
+        for (name, raw) in &self.entries {
+            let value = data.graph.push_json(self.text(raw));
+            data.set(name.clone(), value);
+        }
+        data
+    }
+}
+
+impl PythonData {
+    fn find(&self, name: &str) -> Option<(NodeId, NodeId)> {
+        self.entries.get(&Key::Name(escape(name).into())).copied()
+    }
+
+    /// Sets a value, under a new key if there is none of this name.
+    fn set(&mut self, name: Box<str>, value: NodeId) {
+        let graph = &mut self.graph;
+        let literal = Literal { body: &name, escaped: name.contains('\\') };
+        match self.entries.entry(Key::Name(name.clone())) {
+            indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().1 = value,
+            indexmap::map::Entry::Vacant(entry) => {
+                let key = graph.push_literal(literal);
+                entry.insert((key, value));
+            }
+        }
+    }
+
+    fn update(&mut self, other: &Self) {
+        // One list of everything, so that what is shared stays shared.
+        let mut source = other.graph.clone();
+        let pairs = other.entries.values().flat_map(|&(key, value)| [key, value]).collect();
+        let all = source.push(Node::Tuple(pairs));
+        let copy = self.graph.copy_from(&source, all);
+        let Node::Tuple(copies) = self.graph.node(copy).clone() else { return };
+        for (key, pair) in other.entries.keys().zip(copies.chunks_exact(2)) {
+            let (new_key, value) = (pair[0], pair[1]);
+            match key {
+                Key::Name(name) => self.set(name.clone(), value),
+                Key::Other(_) => {
+                    self.entries.insert(Key::Other(new_key), (new_key, value));
+                }
+            }
+        }
+    }
+
+    fn to_json(&self) -> Result<String, EncodeError> {
+        let mut out = String::from("{");
+        for (index, (key, &(key_id, value))) in self.entries.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            match key {
+                Key::Name(name) => {
+                    out.push('"');
+                    out.push_str(name);
+                    out.push('"');
+                }
+                Key::Other(_) => graph::push_key(&mut out, self.graph.value(key_id))
+                    .map_err(|_| EncodeError::Unrepresentable { kind: "a key of this type" })?,
+            }
+            out.push(':');
+            graph::push_json(&mut out, self.graph.value(value), Rules::Strict)
+                .map_err(|kind| EncodeError::Unrepresentable { kind })?;
+        }
+        out.push('}');
+        Ok(out)
+    }
+
+    fn to_pickle(&self) -> Result<Vec<u8>, PickleError> {
+        let pairs: Vec<_> = self.entries.values().copied().collect();
+        self.graph.to_pickle_with(&pairs)
+    }
+}
+
+impl Key {
+    fn of(graph: &Graph, id: NodeId) -> Self {
+        let bytes = match graph.value(id).kind() {
+            Kind::Str(text) | Kind::SafeString(text) => text.as_bytes(),
+            // Equal to the text, for Python 2 as well as for who reads it in Python 3.
+            Kind::Py2Str(bytes) if bytes.is_ascii() => bytes,
+            _ => return Self::Other(id),
+        };
+        let mut name = String::with_capacity(bytes.len());
+        graph::push_escaped(&mut name, bytes);
+        Self::Name(name.into_boxed_str())
+    }
+
+    fn name(&self) -> Option<Name<'_>> {
+        match self {
+            Self::Name(name) => Some(Name(name)),
+            Self::Other(_) => None,
         }
     }
 }
@@ -209,12 +484,26 @@ impl fmt::Debug for SessionData {
 }
 
 /// Equal if the same names hold the same JSON texts, in whatever order, as Python compares dicts.
+/// Sessions with Python objects are equal if they are the same as pickles or as JSON.
 impl PartialEq for SessionData {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && self.entries.iter().all(|(name, raw)| {
-                other.entries.get(name).is_some_and(|found| self.text(raw) == other.text(found))
-            })
+        match (&self.0, &other.0) {
+            (Content::Json(data), Content::Json(other)) => {
+                data.entries.len() == other.entries.len()
+                    && data.entries.iter().all(|(name, raw)| {
+                        let found = other.entries.get(name);
+                        found.is_some_and(|found| data.text(raw) == other.text(found))
+                    })
+            }
+            (Content::Python(data), Content::Python(other)) => {
+                data.to_pickle().is_ok_and(|pickle| other.to_pickle().is_ok_and(|o| o == pickle))
+            }
+            _ => match (self.to_json(), other.to_json()) {
+                (Ok(one), Ok(other)) => Self::from_json(&one)
+                    .is_ok_and(|one| Self::from_json(&other).is_ok_and(|o| o == one)),
+                _ => false,
+            },
+        }
     }
 }
 

@@ -149,7 +149,7 @@ pub(super) struct DecodedSession {
     #[pyo3(get)]
     fallback: Option<usize>,
     #[pyo3(get)]
-    signed_at: i64,
+    signed_at: Option<i64>,
     #[pyo3(get)]
     compressed: bool,
 }
@@ -159,9 +159,9 @@ impl DecodedSession {
     fn __repr__(&self) -> String {
         let fallback = self.fallback.map_or_else(|| "None".to_owned(), |index| index.to_string());
         let compressed = if self.compressed { "True" } else { "False" };
+        let signed_at = self.signed_at.map_or_else(|| "None".to_owned(), |time| time.to_string());
         format!(
-            "<DecodedSession fallback={fallback} signed_at={} compressed={compressed}>",
-            self.signed_at
+            "<DecodedSession fallback={fallback} signed_at={signed_at} compressed={compressed}>"
         )
     }
 }

@@ -25,8 +25,12 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
         }
         DecodeError::Malformed { part: Part::Zlib } => decode_error(py, &error.to_string(), "zlib"),
         DecodeError::NotAnObject { .. } => decode_error(py, &error.to_string(), "not_an_object"),
-        DecodeError::Serializer(_) => decode_error(py, &error.to_string(), "json"),
+        DecodeError::Deserialize(_) | DecodeError::Serializer(_) => {
+            decode_error(py, &error.to_string(), "json")
+        }
+        DecodeError::Pickle(_) => decode_error(py, &error.to_string(), "pickle"),
         DecodeError::TooLarge { .. } => too_large(py, &error.to_string()),
+        DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
     }
 }
 

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// What is stored is not a session that any of the keys signed.
     #[error("the stored session cannot be read")]
     Decode(#[source] DecodeError),
+    /// The session holds what the store's serializer has no form for.
+    #[error("the session cannot be written")]
+    Encode(#[source] EncodeError),
     /// The expiry has no representation in the store.
     #[error("the expire date cannot be stored")]
     ExpireDate(#[source] ExpiryError),

@@ -135,7 +135,12 @@ pub(crate) enum Stored {
 impl Stored {
     /// What `data` says.
     pub(crate) fn of(data: &SessionData) -> Self {
-        data.get_raw(EXPIRY_KEY).map_or(Self::Absent, Self::of_json)
+        match data.get_raw(EXPIRY_KEY) {
+            Ok(None) => Self::Absent,
+            Ok(Some(json)) => Self::of_json(&json),
+            // An object of some class.
+            Err(_) => Self::Other,
+        }
     }
 
     pub(crate) fn of_json(json: &str) -> Self {

@@ -23,7 +23,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::auth::{
-    BACKEND_KEY, HASH_KEY, USER_ID_KEY, session_auth_hash, verify_session_auth_hash,
+    AuthHashMatch, BACKEND_KEY, HASH_KEY, USER_ID_KEY, session_auth_hash, session_auth_hash_with,
+    verify_session_auth_hash, verify_session_auth_hash_with,
 };
 pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
@@ -203,8 +204,8 @@ impl Session {
     ) -> Result<T, SessionError> {
         let mut state = self.accessed_state().await?;
         // `None` stored under the name is a value too; the type decides what it makes of it.
-        if let Some(json) = state.data().get_raw(name) {
-            return Ok(codec::value_from_json(json)?);
+        if let Some(json) = state.data().get_raw(name)? {
+            return Ok(codec::value_from_json(&json)?);
         }
         state.change().insert_json(name, codec::value_to_json(&default)?);
         Ok(default)

@@ -56,8 +56,9 @@ impl SessionState {
     }
 
     /// Takes what a store loaded. A session that is not there costs the key; one that cannot be read
-    /// keeps it, so that the next save overwrites it, as in Django. One beyond the limit on its size
-    /// could be read by Django, so it must not be overwritten: that is an error.
+    /// keeps it, so that the next save overwrites it, as in Django. One beyond the limit on its size,
+    /// or of another serializer, could be read by the site, so it must not be overwritten: that is an
+    /// error.
     pub(crate) fn loaded(
         &mut self,
         outcome: Result<Option<SessionRecord>, StoreError>,
@@ -68,7 +69,7 @@ impl SessionState {
                 self.session_key = None;
                 Arc::default()
             }
-            Err(StoreError::Decode(error)) if !error.is_too_large() => {
+            Err(StoreError::Decode(error)) if !error.is_configuration() => {
                 if error.is_bad_signature() {
                     tracing::warn!(
                         target: "django.security.SuspiciousSession",

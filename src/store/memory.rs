@@ -78,11 +78,10 @@ impl MemoryStore {
         keys
     }
 
-    fn encode(&self, record: &SessionRecord) -> Row {
-        Row {
-            session_data: self.codec.encode(&record.data, Timestamp::now().as_second()),
-            expire_date: record.expire_date,
-        }
+    fn encode(&self, record: &SessionRecord) -> Result<Row, StoreError> {
+        let now = Timestamp::now().as_second();
+        let session_data = self.codec.encode(&record.data, now).map_err(StoreError::Encode)?;
+        Ok(Row { session_data, expire_date: record.expire_date })
     }
 
     /// No code that holds the lock can panic half way through a change.
@@ -109,7 +108,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        let row = self.encode(record);
+        let row = self.encode(record)?;
         match self.rows().entry(record.session_key.clone()) {
             std::collections::hash_map::Entry::Occupied(_) => Err(StoreError::Create),
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -139,7 +138,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        let row = self.encode(record);
+        let row = self.encode(record)?;
         match self.rows().get_mut(&record.session_key) {
             Some(place) => {
                 *place = row;

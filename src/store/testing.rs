@@ -586,7 +586,10 @@ async fn clear_expired(store: &dyn SessionStore, now: DateTime) -> Option<u64> {
 fn assert_same(loaded: Option<SessionRecord>, record: &SessionRecord) {
     let loaded = loaded.expect("the session is there");
     assert!(loaded.session_key == record.session_key, "the key is the one that was asked for");
-    assert!(loaded.data.to_json() == record.data.to_json(), "the data is what was stored");
+    assert!(
+        loaded.data.to_json().ok() == record.data.to_json().ok(),
+        "the data is what was stored"
+    );
     assert_eq!(loaded.expire_date, record.expire_date, "the expire date is what was stored");
 }
 

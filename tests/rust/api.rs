@@ -52,7 +52,7 @@ async fn nothing_that_can_be_shown_shows_a_secret() {
     let codec = SessionCodec::new(&key).with_fallbacks([&key]);
     let mut data = SessionData::new();
     data.insert(SECRET, SECRET).unwrap();
-    let text = codec.encode(&data, 0);
+    let text = codec.encode(&data, 0).unwrap();
     let store = MemoryStore::new(codec.clone());
     store.insert_row(session_key.clone(), &*text, DateTime::Aware(jiff::Timestamp::MAX));
     let settings = std::sync::Arc::new(SessionSettings::default().with_secret_key(key.clone()));

@@ -352,7 +352,7 @@ async fn replay(record: &Value) -> Answer {
     let store = MemoryStore::new(codec.clone());
     for row in record["rows"].as_array().unwrap() {
         let data = SessionData::from_json(&row["data"].to_string()).unwrap();
-        let signed = || codec.encode(&data, now);
+        let signed = || codec.encode(&data, now).unwrap();
         let expire_date =
             Timestamp::from_second(now + row["expires_in"].as_i64().unwrap()).unwrap();
         store.insert_row(
@@ -404,7 +404,7 @@ async fn replay(record: &Value) -> Answer {
     let rows = store.session_keys().into_iter().map(|key| {
         let (session_data, expire_date) = store.row(&key).unwrap();
         let data = codec.decode(&session_data).map(|decoded| decoded.data).unwrap_or_default();
-        let data = data.to_json();
+        let data = data.to_json().unwrap();
         [key.as_str().to_owned(), data, expire_date.isoformat()]
     });
     Answer {

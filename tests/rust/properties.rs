@@ -19,7 +19,7 @@ fn json() -> impl Strategy<Value = String> {
         any::<f64>().prop_map(|number| {
             let mut data = SessionData::new();
             data.insert("f", &number).unwrap();
-            data.get_raw("f").unwrap().to_owned()
+            data.get_raw("f").unwrap().unwrap().into_owned()
         }),
         prop::sample::select(
             &["null", "true", "false", "NaN", "Infinity", "-Infinity", "-0.0"][..]
@@ -41,7 +41,7 @@ fn json() -> impl Strategy<Value = String> {
 fn quoted(text: &str) -> String {
     let mut data = SessionData::new();
     data.insert("t", text).unwrap();
-    data.get_raw("t").unwrap().to_owned()
+    data.get_raw("t").unwrap().unwrap().into_owned()
 }
 
 fn session() -> impl Strategy<Value = SessionData> {
@@ -62,28 +62,28 @@ proptest! {
     #[test]
     fn a_session_comes_back_as_it_was(data in session(), now: i64, small: bool) {
         let codec = codec(if small { Compression::Small } else { Compression::Fast });
-        let text = codec.encode(&data, now);
+        let text = codec.encode(&data, now).unwrap();
         prop_assert!(text.is_ascii());
         let decoded = codec.decode(&text).unwrap();
-        prop_assert_eq!(decoded.data.to_json(), data.to_json());
-        prop_assert_eq!(decoded.signed_at, now);
+        prop_assert_eq!(decoded.data.to_json().unwrap(), data.to_json().unwrap());
+        prop_assert_eq!(decoded.signed_at, Some(now));
     }
 
     #[test]
     fn what_is_not_touched_does_not_change(data in session(), name in "[a-z]{1,8}") {
-        let mut changed = SessionData::from_json(&data.to_json()).unwrap();
+        let mut changed = SessionData::from_json(&data.to_json().unwrap()).unwrap();
         changed.insert(&name, &1).unwrap();
         for (other, raw) in data.iter_raw() {
             if other != name.as_str() {
-                let kept = changed.get_raw(&other.to_str().unwrap());
-                prop_assert_eq!(kept, Some(raw));
+                let kept = changed.get_raw(&other.to_str().unwrap()).unwrap();
+                prop_assert_eq!(kept, Some(raw.unwrap()));
             }
         }
         prop_assert!(changed.remove(&name));
-        let others = changed.to_json();
+        let others = changed.to_json().unwrap();
         let mut data = data;
         data.remove(&name);
-        prop_assert_eq!(others, data.to_json());
+        prop_assert_eq!(others, data.to_json().unwrap());
     }
 
     #[test]
@@ -108,7 +108,7 @@ proptest! {
     #[test]
     fn one_changed_character_is_noticed(data in session(), at: prop::sample::Index, to in "[!-~]") {
         let codec = codec(Compression::Fast);
-        let text = codec.encode(&data, 1_700_000_000);
+        let text = codec.encode(&data, 1_700_000_000).unwrap();
         let at = at.index(text.len());
         let mut changed = text.clone();
         changed.replace_range(at..=at, &to);

@@ -600,7 +600,7 @@ fn logged_in() -> MemoryStore {
 fn put(store: &MemoryStore, session_key: &str, data: &str) {
     let data = SessionData::from_json(data).unwrap();
     let far = DateTime::Aware("2100-01-01T00:00:00Z".parse().unwrap());
-    store.insert_row(key(session_key), codec().encode(&data, NOW), far);
+    store.insert_row(key(session_key), codec().encode(&data, NOW).unwrap(), far);
 }
 
 fn key(text: &str) -> SessionKey {

@@ -283,7 +283,8 @@ impl SqlStore {
 
     fn encode(&self, record: &SessionRecord) -> Result<(String, String), StoreError> {
         let expire_date = self.encode_time(record.expire_date)?;
-        let session_data = self.codec.encode(&record.data, Timestamp::now().as_second());
+        let now = Timestamp::now().as_second();
+        let session_data = self.codec.encode(&record.data, now).map_err(StoreError::Encode)?;
         Ok((session_data, expire_date))
     }
 

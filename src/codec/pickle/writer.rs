@@ -1,0 +1,475 @@
+//! Nodes as opcodes, from which Python builds the same objects.
+//!
+//! Follows `Pickler` of CPython's `Lib/pickle.py`: an object is remembered as soon as it can be, and
+//! fetched where it occurs again. Only what does occur again is remembered, so the result is shorter than
+//! Python's own. The walk keeps its own stack.
+
+use super::{PickleError, PickleErrorKind};
+use crate::codec::graph::{Graph, Maker, Node, NodeId, Span, Step};
+
+/// Items put into a container by one opcode, as Python does it, so that its reader needs no large stack.
+const BATCH: usize = 1000;
+
+type Pairs<'a> = Option<&'a [(NodeId, NodeId)]>;
+
+/// Writes what `root` leads to; `pairs` takes the place of the pairs of the dict that `root` is.
+pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec<u8>, PickleError> {
+    let protocol = graph.protocol().max(2);
+    let mut writer = Writer {
+        graph,
+        root,
+        pairs,
+        out: vec![0x80, protocol],
+        protocol,
+        shared: shared(graph, root, pairs),
+        memo: vec![u32::MAX; graph.len()],
+        remembered: 0,
+        open: Vec::new(),
+        limit: graph.byte_len().saturating_mul(8).saturating_add(graph.len() * 64 + 4096),
+    };
+    writer.visit(root);
+    while let Some(frame) = writer.open.pop() {
+        writer.advance(frame);
+        if writer.out.len() > writer.limit {
+            return Err(PickleError { kind: PickleErrorKind::TooLarge, offset: 0 });
+        }
+    }
+    writer.out.push(b'.');
+    Ok(writer.out)
+}
+
+/// Which nodes have to be remembered: those that occur more than once.
+///
+/// An object that cannot be remembered before its parts are written, a tuple for one, and contains itself
+/// is begun twice. Then everything is remembered, as Python does it, so that no part is written twice.
+fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        Unseen,
+        Open,
+        Done,
+    }
+    let mut states = vec![State::Unseen; graph.len()];
+    let mut shared = vec![false; graph.len()];
+    // What is to be entered, and what is left behind when its parts are done.
+    let mut walk = vec![(root, true)];
+    while let Some((id, enter)) = walk.pop() {
+        let state = &mut states[id.index()];
+        if !enter {
+            *state = State::Done;
+            continue;
+        }
+        if *state != State::Unseen {
+            let late =
+                matches!(graph.node(id), Node::Tuple(_) | Node::FrozenSet(_) | Node::Made(_));
+            if late && *state == State::Open {
+                return vec![true; graph.len()];
+            }
+            shared[id.index()] = true;
+            continue;
+        }
+        *state = State::Open;
+        walk.push((id, false));
+        if let (true, Some(pairs)) = (id == root, pairs) {
+            walk.extend(pairs.iter().flat_map(|&(key, value)| [(key, true), (value, true)]));
+        } else {
+            graph.node(id).each_child(|child| walk.push((child, true)));
+        }
+    }
+    shared
+}
+
+/// An object whose parts are being written.
+#[derive(Clone, Copy)]
+struct Frame {
+    id: NodeId,
+    /// How many parts are done.
+    next: usize,
+    /// The step at which the opcode that is open began.
+    batch: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The parts of a container, or what an object is made of.
+    Parts,
+    /// What is done to an object after it was made.
+    Steps,
+}
+
+struct Writer<'a> {
+    graph: &'a Graph,
+    root: NodeId,
+    pairs: Pairs<'a>,
+    out: Vec<u8>,
+    protocol: u8,
+    shared: Vec<bool>,
+    /// The number under which a node is remembered.
+    memo: Vec<u32>,
+    remembered: u32,
+    open: Vec<Frame>,
+    limit: usize,
+}
+
+/// Whether a step goes into the same opcode as the one before, of `begun` so far.
+fn joins(before: Step, step: Option<Step>, begun: usize) -> bool {
+    let same = matches!(
+        (before, step),
+        (Step::Append(_), Some(Step::Append(_)))
+            | (Step::Add(_), Some(Step::Add(_)))
+            | (Step::SetItem(..), Some(Step::SetItem(..)))
+    );
+    same && begun < BATCH
+}
+
+impl<'a> Writer<'a> {
+    /// Writes an object, or begins to.
+    fn visit(&mut self, id: NodeId) {
+        if self.fetch(id) {
+            return;
+        }
+        let graph = self.graph;
+        match graph.node(id) {
+            Node::None => self.out.push(b'N'),
+            Node::Bool(value) => self.out.push(if *value { 0x88 } else { 0x89 }),
+            Node::Int(number) => self.int(*number),
+            Node::Long(span) => self.long(graph.bytes_of(*span)),
+            Node::Float(number) => {
+                self.out.push(b'G');
+                self.out.extend(number.to_be_bytes());
+            }
+            Node::Str(span) => {
+                self.text(*span);
+                self.remember(id);
+            }
+            Node::Py2Str(span) => {
+                self.counted(*span, b'U', b'T');
+                self.remember(id);
+            }
+            Node::Bytes(span) => {
+                self.counted(*span, b'C', b'B');
+                self.remember(id);
+            }
+            Node::ByteArray(span) => {
+                let bytes = graph.bytes_of(*span);
+                self.out.push(0x96);
+                self.out.extend((bytes.len() as u64).to_le_bytes());
+                self.out.extend(bytes);
+                self.remember(id);
+            }
+            Node::Global { module, name } => {
+                self.global(*module, *name);
+                self.remember(id);
+            }
+            Node::List(_) => self.begin(id, b']'),
+            Node::Dict(_) => self.begin(id, b'}'),
+            Node::Set(_) => self.begin(id, 0x8f),
+            Node::Tuple(items) if items.is_empty() => self.out.push(b')'),
+            Node::Tuple(_) | Node::FrozenSet(_) | Node::Made(_) => {
+                self.open.push(Frame { id, next: 0, batch: 0, stage: Stage::Parts });
+            }
+        }
+    }
+
+    /// Begins a container, which can be remembered before it is filled.
+    fn begin(&mut self, id: NodeId, opcode: u8) {
+        self.out.push(opcode);
+        self.remember(id);
+        self.open.push(Frame { id, next: 0, batch: 0, stage: Stage::Parts });
+    }
+
+    /// Goes on with an object: one more part of it, or its end.
+    fn advance(&mut self, frame: Frame) {
+        let graph = self.graph;
+        match (graph.node(frame.id), frame.stage) {
+            (Node::List(items), _) => self.fill(frame, items.len(), b'a', b'e', |at| [items[at]]),
+            (Node::Set(items), _) => self.fill(frame, items.len(), 0, 0x90, |at| [items[at]]),
+            (Node::Dict(pairs), _) => {
+                let pairs = match self.pairs {
+                    Some(other) if frame.id == self.root => other,
+                    _ => pairs,
+                };
+                self.fill(frame, pairs.len(), b's', b'u', |at| [pairs[at].0, pairs[at].1]);
+            }
+            (Node::Tuple(items), _) => self.tuple(frame, items),
+            (Node::FrozenSet(items), _) => self.frozen_set(frame, items),
+            (Node::Made(made), Stage::Parts) => self.make(frame, made.by),
+            (Node::Made(made), Stage::Steps) => self.change(frame, &made.steps),
+            _ => {}
+        }
+    }
+
+    /// One more entry of a container. A last entry alone gets the opcode for one; 0 if there is none.
+    fn fill<const N: usize>(
+        &mut self,
+        frame: Frame,
+        length: usize,
+        one: u8,
+        many: u8,
+        parts: impl Fn(usize) -> [NodeId; N],
+    ) {
+        // `next` counts parts, of which an entry has one or two.
+        let (entry, part) = (frame.next / N, frame.next % N);
+        let alone = |entry: usize| one != 0 && entry.is_multiple_of(BATCH) && entry + 1 == length;
+        if part == 0 && entry > 0 {
+            let before = entry - 1;
+            if alone(before) {
+                self.out.push(one);
+            } else if entry == length || entry.is_multiple_of(BATCH) {
+                self.out.push(many);
+            }
+        }
+        if entry == length {
+            return;
+        }
+        if part == 0 && entry.is_multiple_of(BATCH) && !alone(entry) {
+            self.out.push(b'(');
+        }
+        self.open.push(Frame { next: frame.next + 1, ..frame });
+        self.visit(parts(entry)[part]);
+    }
+
+    fn tuple(&mut self, frame: Frame, items: &'a [NodeId]) {
+        let long = items.len() > 3;
+        if frame.next == 0 && long {
+            self.out.push(b'(');
+        }
+        if let Some(&item) = items.get(frame.next) {
+            self.open.push(Frame { next: frame.next + 1, ..frame });
+            self.visit(item);
+            return;
+        }
+        // A tuple that contains itself has been written by now, as part of one of its items.
+        if self.is_remembered(frame.id) {
+            if long {
+                self.out.push(b'1');
+            } else {
+                self.out.extend(std::iter::repeat_n(b'0', items.len()));
+            }
+            self.fetch(frame.id);
+            return;
+        }
+        self.out.push(match items.len() {
+            1 => 0x85,
+            2 => 0x86,
+            3 => 0x87,
+            _ => b't',
+        });
+        self.remember(frame.id);
+    }
+
+    fn frozen_set(&mut self, frame: Frame, items: &'a [NodeId]) {
+        if frame.next == 0 {
+            self.out.push(b'(');
+        }
+        if let Some(&item) = items.get(frame.next) {
+            self.open.push(Frame { next: frame.next + 1, ..frame });
+            self.visit(item);
+        } else if self.is_remembered(frame.id) {
+            self.out.push(b'1');
+            self.fetch(frame.id);
+        } else {
+            self.out.push(0x91);
+            self.remember(frame.id);
+        }
+    }
+
+    /// What an object is made of, and the opcode that makes it.
+    fn make(&mut self, frame: Frame, by: Maker) {
+        let instance_args = |args| match self.graph.node(args) {
+            Node::Tuple(items) => &items[..],
+            _ => &[],
+        };
+        let part = match by {
+            Maker::Call { callable: first, args } | Maker::New { class: first, args } => {
+                [first, args].get(frame.next).copied()
+            }
+            Maker::NewEx { class, args, kwargs } => [class, args, kwargs].get(frame.next).copied(),
+            Maker::Instance { class, args } => match frame.next {
+                0 => {
+                    self.out.push(b'(');
+                    Some(class)
+                }
+                next => instance_args(args).get(next - 1).copied(),
+            },
+        };
+        if let Some(part) = part {
+            self.open.push(Frame { next: frame.next + 1, ..frame });
+            self.visit(part);
+            return;
+        }
+        self.out.push(match by {
+            Maker::Call { .. } => b'R',
+            Maker::New { .. } => 0x81,
+            Maker::NewEx { .. } => 0x92,
+            Maker::Instance { .. } => b'o',
+        });
+        // As with tuples: it was part of what it is made of, and is there with all its changes.
+        if self.is_remembered(frame.id) {
+            self.out.push(b'0');
+            self.fetch(frame.id);
+            return;
+        }
+        self.remember(frame.id);
+        self.open.push(Frame { next: 0, stage: Stage::Steps, ..frame });
+    }
+
+    /// The changes to an object; `next` counts parts, of which there is room for two in each step.
+    fn change(&mut self, mut frame: Frame, steps: &'a [Step]) {
+        let (index, part) = (frame.next / 2, frame.next % 2);
+        let step = steps.get(index).copied();
+        if part == 0 {
+            let begun = index - frame.batch;
+            let before = index.checked_sub(1).map(|before| steps[before]);
+            if let Some(before) = before.filter(|&before| !joins(before, step, begun)) {
+                self.out.push(match (before, begun) {
+                    (Step::SetState(_), _) => b'b',
+                    (Step::Append(_), 1) => b'a',
+                    (Step::Append(_), _) => b'e',
+                    (Step::SetItem(..), 1) => b's',
+                    (Step::SetItem(..), _) => b'u',
+                    (Step::Add(_), _) => 0x90,
+                });
+                frame.batch = index;
+            }
+            let begins = frame.batch == index;
+            if let Some(step) = step.filter(|_| begins) {
+                let alone = !joins(step, steps.get(index + 1).copied(), 1);
+                if matches!(step, Step::Add(_)) || !alone {
+                    self.out.push(b'(');
+                }
+            }
+        }
+        let part = match (step, part) {
+            (None, _) => return,
+            (Some(Step::SetItem(key, _)), 0) => {
+                frame.next += 1;
+                key
+            }
+            (Some(Step::SetItem(_, value)), _) => {
+                frame.next += 1;
+                value
+            }
+            (Some(Step::Append(item) | Step::Add(item) | Step::SetState(item)), _) => {
+                frame.next += 2;
+                item
+            }
+        };
+        self.open.push(frame);
+        self.visit(part);
+    }
+
+    fn is_remembered(&self, id: NodeId) -> bool {
+        self.memo[id.index()] != u32::MAX
+    }
+
+    /// Fetches an object that is remembered.
+    fn fetch(&mut self, id: NodeId) -> bool {
+        let number = self.memo[id.index()];
+        match u8::try_from(number) {
+            _ if number == u32::MAX => return false,
+            Ok(number) => self.out.extend([b'h', number]),
+            Err(_) => {
+                self.out.push(b'j');
+                self.out.extend(number.to_le_bytes());
+            }
+        }
+        true
+    }
+
+    /// Remembers the object on top of the stack, if it occurs again.
+    fn remember(&mut self, id: NodeId) {
+        if !self.shared[id.index()] {
+            return;
+        }
+        let number = self.remembered;
+        self.remembered += 1;
+        self.memo[id.index()] = number;
+        match u8::try_from(number) {
+            _ if self.protocol >= 4 => self.out.push(0x94),
+            Ok(number) => self.out.extend([b'q', number]),
+            Err(_) => {
+                self.out.push(b'r');
+                self.out.extend(number.to_le_bytes());
+            }
+        }
+    }
+
+    fn int(&mut self, number: i64) {
+        if let Ok(number) = u8::try_from(number) {
+            self.out.extend([b'K', number]);
+        } else if let Ok(number) = u16::try_from(number) {
+            self.out.push(b'M');
+            self.out.extend(number.to_le_bytes());
+        } else if let Ok(number) = i32::try_from(number) {
+            self.out.push(b'J');
+            self.out.extend(number.to_le_bytes());
+        } else if self.protocol <= 2 {
+            // Anything shorter would be a `long` for Python 2.
+            self.out.push(b'I');
+            self.out.extend(number.to_string().as_bytes());
+            self.out.push(b'\n');
+        } else {
+            let bytes = number.to_le_bytes();
+            let sign = if number < 0 { 0xff } else { 0 };
+            let mut length = bytes.len();
+            while length > 1 && bytes[length - 1] == sign && (bytes[length - 2] ^ sign) & 0x80 == 0
+            {
+                length -= 1;
+            }
+            self.long(&bytes[..length]);
+        }
+    }
+
+    fn long(&mut self, bytes: &[u8]) {
+        if let Ok(length) = u8::try_from(bytes.len()) {
+            self.out.extend([0x8a, length]);
+        } else {
+            self.out.push(0x8b);
+            self.length32(bytes.len());
+        }
+        self.out.extend(bytes);
+    }
+
+    fn text(&mut self, span: Span) {
+        // `SHORT_BINUNICODE` came with protocol 4.
+        let short = if self.protocol >= 4 { 0x8c } else { 0 };
+        self.counted(span, short, b'X');
+    }
+
+    /// Bytes behind their length, by the opcode for the width that it takes.
+    fn counted(&mut self, span: Span, short: u8, normal: u8) {
+        let bytes = self.graph.bytes_of(span);
+        match u8::try_from(bytes.len()) {
+            Ok(length) if short != 0 => self.out.extend([short, length]),
+            _ => {
+                self.out.push(normal);
+                self.length32(bytes.len());
+            }
+        }
+        self.out.extend(bytes);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "spans are shorter than 2^31 bytes")]
+    fn length32(&mut self, length: usize) {
+        self.out.extend((length as u32).to_le_bytes());
+    }
+
+    fn global(&mut self, module: Span, name: Span) {
+        let graph = self.graph;
+        let has_line_feed = |span| graph.bytes_of(span).contains(&b'\n');
+        // A line feed would end the name early and begin an opcode.
+        if self.protocol >= 4 || has_line_feed(module) || has_line_feed(name) {
+            self.text(module);
+            self.text(name);
+            self.out.push(0x93);
+        } else {
+            self.out.push(b'c');
+            for span in [module, name] {
+                self.out.extend(graph.bytes_of(span));
+                self.out.push(b'\n');
+            }
+        }
+    }
+}
