@@ -121,7 +121,7 @@ enum Alphabet {
     UrlSafe,
 }
 
-/// As CPython's `binascii.a2b_base64`: characters outside the alphabet are dropped, `+` and `/` are
+/// As Python's `binascii.a2b_base64`: characters outside the alphabet are dropped, `+` and `/` are
 /// always in it, complete padding ends the text, and loose bits do not matter.
 fn decode_leniently(text: impl Iterator<Item = u8>, alphabet: Alphabet) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.size_hint().0 / 4 * 3 + 3);

@@ -278,7 +278,7 @@ impl SessionData {
             }
             Content::Python(data) => {
                 let value = data.graph.push_json(&json);
-                data.set(escape(name).into(), value);
+                data.set(&escape(name), value);
             }
         }
     }
@@ -312,7 +312,7 @@ impl SessionData {
             (Content::Python(data), Content::Json(other)) => {
                 for (name, raw) in &other.entries {
                     let value = data.graph.push_json(other.text(raw));
-                    data.set(name.clone(), value);
+                    data.set(name, value);
                 }
             }
             (Content::Python(data), Content::Python(other)) => data.update(other),
@@ -384,7 +384,7 @@ impl JsonData {
         let mut data = PythonData { graph, entries: IndexMap::new() };
         for (name, raw) in &self.entries {
             let value = data.graph.push_json(self.text(raw));
-            data.set(name.clone(), value);
+            data.set(name, value);
         }
         data
     }
@@ -396,10 +396,10 @@ impl PythonData {
     }
 
     /// Sets a value, under a new key if there is none of this name.
-    fn set(&mut self, name: Box<str>, value: NodeId) {
+    fn set(&mut self, name: &str, value: NodeId) {
         let graph = &mut self.graph;
-        let literal = Literal { body: &name, escaped: name.contains('\\') };
-        match self.entries.entry(Key::Name(name.clone())) {
+        let literal = Literal { body: name, escaped: name.contains('\\') };
+        match self.entries.entry(Key::Name(name.into())) {
             indexmap::map::Entry::Occupied(mut entry) => entry.get_mut().1 = value,
             indexmap::map::Entry::Vacant(entry) => {
                 let key = graph.push_literal(literal);
@@ -418,7 +418,7 @@ impl PythonData {
         for (key, pair) in other.entries.keys().zip(copies.chunks_exact(2)) {
             let (new_key, value) = (pair[0], pair[1]);
             match key {
-                Key::Name(name) => self.set(name.clone(), value),
+                Key::Name(name) => self.set(name, value),
                 Key::Other(_) => {
                     self.entries.insert(Key::Other(new_key), (new_key, value));
                 }

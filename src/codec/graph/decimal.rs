@@ -2,6 +2,8 @@
 //!
 //! Python reads and writes at most 4300 digits, so the square of that is all the work there can be.
 
+use std::fmt::Write as _;
+
 use crate::codec::json::MAX_INTEGER_DIGITS;
 
 /// Nine digits are the most that fit into 32 bits.
@@ -12,8 +14,7 @@ const BASE: u64 = 1_000_000_000;
 pub(crate) fn to_twos_complement(text: &str) -> Option<Vec<u8>> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
     };
     let fits = !digits.is_empty() && digits.len() <= MAX_INTEGER_DIGITS;
     if !fits || !digits.iter().all(u8::is_ascii_digit) {
@@ -91,7 +92,7 @@ pub(crate) fn from_twos_complement(bytes: &[u8]) -> Option<String> {
     }
     text.push_str(&first.to_string());
     for group in rest.iter().rev() {
-        text.push_str(&format!("{group:09}"));
+        let _ = write!(text, "{group:09}");
     }
     let digits = text.len() - usize::from(negative);
     (digits <= MAX_INTEGER_DIGITS).then_some(text)
@@ -165,7 +166,7 @@ mod tests {
         }
         let long = "9".repeat(4300);
         assert_eq!(from_twos_complement(&to_twos_complement(&long).unwrap()).unwrap(), long);
-        assert_eq!(from_twos_complement(&[0x7f; 1 << 20]), None);
+        assert_eq!(from_twos_complement(&vec![0x7f; 1 << 20]), None);
         // Longer than it need be.
         assert_eq!(from_twos_complement(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap(), "1");
         assert_eq!(to_i64(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), Some(-2));

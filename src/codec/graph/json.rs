@@ -47,42 +47,47 @@ pub(crate) fn push_json(
         if out.len() > limit {
             return Err("a value that is too long as JSON");
         }
-        if let Some(value) = current.take() {
-            if let Some(begun) = push_scalar(out, value, rules)? {
-                if open.len() == json::MAX_DEPTH {
-                    return Err("a value that nests too deep or contains itself");
-                }
-                out.push(if matches!(begun, Open::Items { .. }) { '[' } else { '{' });
-                open.push(begun);
+        let begun = match current.take() {
+            Some(value) => push_scalar(out, value, rules)?,
+            None => None,
+        };
+        if let Some(begun) = begun {
+            if open.len() == json::MAX_DEPTH {
+                return Err("a value that nests too deep or contains itself");
             }
+            out.push(if matches!(begun, Open::Items { .. }) { '[' } else { '{' });
+            open.push(begun);
         }
         let Some(top) = open.last_mut() else { return Ok(()) };
         match top {
-            Open::Items { items, next } => match items.get(*next) {
-                Some(item) => {
-                    out.push_str(if *next > 0 { "," } else { "" });
-                    *next += 1;
-                    current = Some(item);
-                }
-                None => {
-                    out.push(']');
-                    open.pop();
-                }
-            },
-            Open::Pairs { pairs, next } => match pairs.get(*next) {
-                Some(&(key, value)) => {
-                    out.push_str(if *next > 0 { "," } else { "" });
+            Open::Items { items, next } => {
+                current = items.get(*next);
+                out.push_str(separator(*next, current.is_some(), "]"));
+                *next += 1;
+            }
+            Open::Pairs { pairs, next } => {
+                let pair = pairs.get(*next).copied();
+                out.push_str(separator(*next, pair.is_some(), "}"));
+                if let Some((key, value)) = pair {
                     push_key(out, key)?;
                     out.push(':');
-                    *next += 1;
                     current = Some(value);
                 }
-                None => {
-                    out.push('}');
-                    open.pop();
-                }
-            },
+                *next += 1;
+            }
         }
+        if current.is_none() {
+            open.pop();
+        }
+    }
+}
+
+/// What stands before an entry, or behind the last one.
+fn separator(index: usize, more: bool, close: &'static str) -> &'static str {
+    match (index, more) {
+        (_, false) => close,
+        (0, true) => "",
+        (_, true) => ",",
     }
 }
 

@@ -199,10 +199,6 @@ impl Graph {
         span
     }
 
-    pub(crate) fn bool(value: bool) -> NodeId {
-        if value { NodeId::TRUE } else { NodeId::FALSE }
-    }
-
     pub(crate) fn push_str(&mut self, text: &str) -> NodeId {
         let span = self.push_bytes(text.as_bytes());
         self.push(Node::Str(span))

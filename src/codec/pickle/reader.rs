@@ -1,6 +1,6 @@
 //! The unpickling machine, with nodes in place of objects.
 //!
-//! Follows `Unpickler` of CPython's `Lib/pickle.py` opcode by opcode. Memory stays within a small multiple
+//! Follows `Unpickler` of Python's own `Lib/pickle.py` opcode by opcode. Memory stays within a small multiple
 //! of the input: an opcode makes at most one node, a mark is one number, and a length is compared with
 //! what is left before anything is taken.
 
@@ -630,12 +630,11 @@ fn is_wtf8(bytes: &[u8]) -> bool {
 }
 
 fn push_code_point(text: &mut Vec<u8>, number: u32) {
-    match char::from_u32(number) {
-        Some(char) => text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-        None => {
-            let [low, high, ..] = number.to_le_bytes();
-            text.extend_from_slice(&surrogate(u16::from_le_bytes([low, high])));
-        }
+    if let Some(char) = char::from_u32(number) {
+        text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+    } else {
+        let [low, high, ..] = number.to_le_bytes();
+        text.extend_from_slice(&surrogate(u16::from_le_bytes([low, high])));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nodes as opcodes, from which Python builds the same objects.
 //!
-//! Follows `Pickler` of CPython's `Lib/pickle.py`: an object is remembered as soon as it can be, and
+//! Follows `Pickler` of Python's own `Lib/pickle.py`: an object is remembered as soon as it can be, and
 //! fetched where it occurs again. Only what does occur again is remembered, so the result is shorter than
 //! Python's own. The walk keeps its own stack.
 

@@ -29,7 +29,7 @@ impl<'a> Object<'a> {
         let args: Vec<Value<'a>> = args.iter().take(4).map(|&id| self.graph.value(id)).collect();
         let Some(global) = class.as_global() else { return self.recognize_zone(class, &args) };
         match global.module {
-            b"datetime" => self.unchanged()?.recognize_datetime(global, &args),
+            b"datetime" => self.unchanged().and_then(|_| recognize_datetime(global, &args)),
             b"builtins" | b"__builtin__" | b"_codecs" => {
                 self.unchanged()?.recognize_builtin(global, &args)
             }
@@ -67,35 +67,6 @@ impl<'a> Object<'a> {
                 Node::Dict(pairs) if pairs.is_empty() => Some(self),
                 _ => None,
             },
-            _ => None,
-        }
-    }
-
-    fn recognize_datetime(self, global: Global<'a>, args: &[Value<'a>]) -> Option<Kind<'a>> {
-        let zone = |zone: &Value<'a>| match zone.kind() {
-            Kind::None => None,
-            _ => Some(zone.as_time_zone()),
-        };
-        match (global.name, args) {
-            (b"datetime", [fields, rest @ ..]) if rest.len() <= 1 => {
-                let zone = rest.first().and_then(zone);
-                DateTime::from_bytes(&fields.as_bytes()?, zone).map(Kind::DateTime)
-            }
-            (b"date", [fields]) => Date::from_bytes(&fields.as_bytes()?).map(Kind::Date),
-            (b"time", [fields, rest @ ..]) if rest.len() <= 1 => {
-                let zone = rest.first().and_then(zone);
-                Time::from_bytes(&fields.as_bytes()?, zone).map(Kind::Time)
-            }
-            (b"timedelta", [days, seconds, microseconds]) => {
-                let part = |value: &Value<'a>| value.as_integer()?.to_i64();
-                TimeDelta::new(part(days)?, part(seconds)?, part(microseconds)?)
-                    .map(Kind::TimeDelta)
-            }
-            (b"timezone", [offset] | [offset, _]) => {
-                let offset = offset.as_time_delta()?;
-                let below_a_day = offset.total_microseconds().abs() < 86_400_000_000;
-                below_a_day.then_some(Kind::TimeZone(TimeZone::Offset(offset)))
-            }
             _ => None,
         }
     }
@@ -200,10 +171,7 @@ impl<'a> Object<'a> {
                 utc
             }
             (b"django.utils.timezone", b"FixedOffset", []) => {
-                let state = match self.state()?.kind() {
-                    Kind::Dict(state) => state,
-                    _ => return None,
-                };
+                let Kind::Dict(state) = self.state()?.kind() else { return None };
                 state.get("_FixedOffset__offset")?.as_time_delta().map(TimeZone::Offset)
             }
             (b"zoneinfo", b"ZoneInfo._unpickle", [key, _]) => {
@@ -231,6 +199,34 @@ impl<'a> Object<'a> {
             [key, _] if known => key.as_text().map(|key| Kind::TimeZone(TimeZone::Named(key))),
             _ => None,
         }
+    }
+}
+
+fn recognize_datetime<'a>(global: Global<'a>, args: &[Value<'a>]) -> Option<Kind<'a>> {
+    let zone = |zone: &Value<'a>| match zone.kind() {
+        Kind::None => None,
+        _ => Some(zone.as_time_zone()),
+    };
+    match (global.name, args) {
+        (b"datetime", [fields, rest @ ..]) if rest.len() <= 1 => {
+            let zone = rest.first().and_then(zone);
+            DateTime::from_bytes(&fields.as_bytes()?, zone).map(Kind::DateTime)
+        }
+        (b"date", [fields]) => Date::from_bytes(&fields.as_bytes()?).map(Kind::Date),
+        (b"time", [fields, rest @ ..]) if rest.len() <= 1 => {
+            let zone = rest.first().and_then(zone);
+            Time::from_bytes(&fields.as_bytes()?, zone).map(Kind::Time)
+        }
+        (b"timedelta", [days, seconds, microseconds]) => {
+            let part = |value: &Value<'a>| value.as_integer()?.to_i64();
+            TimeDelta::new(part(days)?, part(seconds)?, part(microseconds)?).map(Kind::TimeDelta)
+        }
+        (b"timezone", [offset] | [offset, _]) => {
+            let offset = offset.as_time_delta()?;
+            let below_a_day = offset.total_microseconds().abs() < 86_400_000_000;
+            below_a_day.then_some(Kind::TimeZone(TimeZone::Offset(offset)))
+        }
+        _ => None,
     }
 }
 
