@@ -7,8 +7,8 @@ use pyo3::types::{PyBytes, PyString};
 use super::error;
 use crate::codec::DEFAULT_MAX_SIZE;
 use crate::codec::cache::{
-    self, Base64Reading, CacheBackend, CacheCodec, CacheEngine, CacheKeys, Compressor,
-    RedisTimeout, Serializer, Unwrapped,
+    self, Base64Reading, CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer,
+    Compressor, RedisTimeout, Unwrapped,
 };
 
 /// Values from this length on are worked on without the interpreter's lock: below it, handing the
@@ -55,7 +55,7 @@ impl PyCacheCodec {
                 ));
             }
         };
-        let plain = (serializer, compressor) == (Serializer::Pickle, Compressor::Identity);
+        let plain = (serializer, compressor) == (CacheSerializer::Pickle, Compressor::Identity);
         if !plain && !matches!(backend, CacheBackend::DjangoRedis { .. }) {
             return Err(PyValueError::new_err(
                 "only the backend 'django-redis' has a serializer and a compressor",
@@ -102,20 +102,20 @@ impl PyCacheCodec {
     }
 }
 
-fn serializer_of(name: &str) -> PyResult<Serializer> {
+fn serializer_of(name: &str) -> PyResult<CacheSerializer> {
     match name {
-        "json" => Ok(Serializer::Json),
-        "msgpack" => Ok(Serializer::MsgPack),
-        "pickle" => Ok(Serializer::Pickle),
+        "json" => Ok(CacheSerializer::Json),
+        "msgpack" => Ok(CacheSerializer::MsgPack),
+        "pickle" => Ok(CacheSerializer::Pickle),
         _ => Err(PyValueError::new_err("serializer must be 'json', 'msgpack' or 'pickle'")),
     }
 }
 
-fn name_of(serializer: Serializer) -> &'static str {
+fn name_of(serializer: CacheSerializer) -> &'static str {
     match serializer {
-        Serializer::Json => "json",
-        Serializer::MsgPack => "msgpack",
-        Serializer::Pickle => "pickle",
+        CacheSerializer::Json => "json",
+        CacheSerializer::MsgPack => "msgpack",
+        CacheSerializer::Pickle => "pickle",
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use base64_simd::STANDARD;
 use django_session::codec::cache::{
-    CacheBackend, CacheCodec, CacheEngine, CacheKeys, Compressor, DATABASE_MAX_KEY_LENGTH,
-    InvalidCacheKey, RedisTimeout, Serializer, check_database_key, check_memcached_key,
-    database_expires, django_redis_timeout, file_expiry, file_name, memcached_exptime,
-    redis_timeout,
+    CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer, Compressor,
+    DATABASE_MAX_KEY_LENGTH, InvalidCacheKey, RedisTimeout, check_database_key,
+    check_memcached_key, database_expires, django_redis_timeout, file_expiry, file_name,
+    memcached_exptime, redis_timeout,
 };
 use serde_json::Value;
 
@@ -34,9 +34,9 @@ impl<'a> Config<'a> {
             "django.core.cache.backends.redis.RedisCache" => CacheBackend::Redis,
             "django_redis.cache.RedisCache" => CacheBackend::DjangoRedis {
                 serializer: match last(&options["SERIALIZER"], "PickleSerializer") {
-                    "JSONSerializer" => Serializer::Json,
-                    "MSGPackSerializer" => Serializer::MsgPack,
-                    "PickleSerializer" => Serializer::Pickle,
+                    "JSONSerializer" => CacheSerializer::Json,
+                    "MSGPackSerializer" => CacheSerializer::MsgPack,
+                    "PickleSerializer" => CacheSerializer::Pickle,
                     other => panic!("{other}"),
                 },
                 compressor: match last(&options["COMPRESSOR"], "IdentityCompressor") {
@@ -240,12 +240,12 @@ fn the_wrapping_is_taken_off_and_put_on_again() {
         let protocol = u8::try_from(record["pickle_protocol"].as_u64().unwrap_or(4)).unwrap();
         let payload = &*found.payload;
         match found.serializer {
-            Serializer::Pickle => {
+            CacheSerializer::Pickle => {
                 assert_eq!(payload[..2], [0x80, protocol], "{id}");
                 assert_eq!(payload.last(), Some(&b'.'), "{id}");
             }
-            Serializer::Json => assert!(payload.starts_with(b"{") && payload.ends_with(b"}")),
-            Serializer::MsgPack => {
+            CacheSerializer::Json => assert!(payload.starts_with(b"{") && payload.ends_with(b"}")),
+            CacheSerializer::MsgPack => {
                 let members = record["expected"].as_object().unwrap().len();
                 assert_eq!(usize::from(payload[0]), 0x80 + members, "{id}");
             }

@@ -19,20 +19,25 @@ mod base64;
 mod compressor;
 mod error;
 mod file;
+mod json;
 mod key;
+mod msgpack;
 mod timeout;
 
 use std::borrow::Cow;
 
-use super::DEFAULT_MAX_SIZE;
+use super::graph::Graph;
+use super::pickle::{self, Limits};
+use super::{DEFAULT_MAX_SIZE, DecodeError, EncodeError, SessionData};
 
 pub use base64::Base64Reading;
 pub use compressor::Compressor;
-pub use error::{CacheDecodeError, CachePart};
+pub use error::{CacheDecodeError, CacheEncodeError, CachePart};
 pub use key::{
     CacheEngine, CacheKeys, DATABASE_MAX_KEY_LENGTH, InvalidCacheKey, MEMCACHED_MAX_KEY_LENGTH,
     check_database_key, check_memcached_key, file_name,
 };
+pub use msgpack::{MsgPackError, MsgPackErrorKind};
 pub use timeout::{
     RedisTimeout, database_expires, django_redis_timeout, file_expiry, memcached_exptime,
     redis_timeout,
@@ -56,7 +61,7 @@ pub enum CacheBackend {
     /// `django_redis.cache.RedisCache`.
     DjangoRedis {
         /// `OPTIONS["SERIALIZER"]`.
-        serializer: Serializer,
+        serializer: CacheSerializer,
         /// `OPTIONS["COMPRESSOR"]`.
         compressor: Compressor,
     },
@@ -71,22 +76,59 @@ pub enum CacheBackend {
 /// What turns the session into bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Serializer {
-    /// `django_redis.serializers.json.JSONSerializer`.
+pub enum CacheSerializer {
+    /// `django_redis.serializers.json.JSONCacheSerializer`.
     Json,
-    /// `django_redis.serializers.msgpack.MSGPackSerializer`.
+    /// `django_redis.serializers.msgpack.MSGPackCacheSerializer`.
     MsgPack,
     /// Python's pickle: all of Django's own backends, and the default of django-redis.
     #[default]
     Pickle,
 }
 
-/// Takes a value out of a backend's wrapping, and wraps one.
+/// Turns what a backend keeps into session data, and back.
+///
+/// # Example
+///
+/// ```
+/// use django_session::codec::cache::{CacheBackend, CacheCodec, CacheSerializer, Compressor};
+///
+/// // What `RedisCache` of Django 5.2 keeps of {"a": 1}.
+/// let codec = CacheCodec::new(CacheBackend::Redis);
+/// let value = b"\x80\x05\x95\x0a\0\0\0\0\0\0\0}\x94\x8c\x01a\x94K\x01s.";
+/// let mut data = codec.decode(value)?.data;
+/// assert_eq!(data.get::<u32>("a")?, Some(1));
+/// assert_eq!(codec.encode(&data, None)?, value);
+///
+/// // The same session for django-redis, with a serializer and a compressor of its options.
+/// let (serializer, compressor) = (CacheSerializer::Json, Compressor::Zstd);
+/// let codec = CacheCodec::new(CacheBackend::DjangoRedis { serializer, compressor });
+/// data.insert("b", &[1.5])?;
+/// let value = codec.encode(&data, None)?;
+/// assert_eq!(*codec.unwrap(&value)?.payload, *br#"{"a": 1, "b": [1.5]}"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct CacheCodec {
     backend: CacheBackend,
+    pickle_protocol: u8,
     base64: Base64Reading,
     max_size: usize,
+}
+
+/// What [`CacheCodec::decode`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CachedSession {
+    /// The session.
+    pub data: SessionData,
+    /// What wrote it.
+    pub serializer: CacheSerializer,
+    /// Whether it was compressed.
+    pub compressed: bool,
+    /// Unix seconds after which the entry is no more, where the value itself says so: in a
+    /// `FileBasedCache`, unless it never expires.
+    pub expiry: Option<f64>,
 }
 
 /// What [`CacheCodec::unwrap`] found.
@@ -96,7 +138,7 @@ pub struct Unwrapped<'a> {
     /// What the serializer wrote.
     pub payload: Cow<'a, [u8]>,
     /// What wrote it.
-    pub serializer: Serializer,
+    pub serializer: CacheSerializer,
     /// Whether it was compressed.
     pub compressed: bool,
     /// Unix seconds after which the entry is no more, where the value itself says so: in a
@@ -117,7 +159,16 @@ impl std::fmt::Debug for Unwrapped<'_> {
 impl CacheCodec {
     /// A codec for this backend.
     pub fn new(backend: CacheBackend) -> Self {
-        Self { backend, base64: Base64Reading::default(), max_size: DEFAULT_MAX_SIZE }
+        let pickle_protocol = match backend {
+            CacheBackend::DjangoRedis { .. } => pickle::DEFAULT_PROTOCOL,
+            _ => pickle::HIGHEST_PROTOCOL,
+        };
+        Self {
+            backend,
+            pickle_protocol,
+            base64: Base64Reading::default(),
+            max_size: DEFAULT_MAX_SIZE,
+        }
     }
 
     /// Sets how a `DatabaseCache` is read.
@@ -127,11 +178,91 @@ impl CacheCodec {
         self
     }
 
+    /// Sets the protocol of pickles of new sessions, from 2 to 5; django-redis calls it
+    /// `PICKLE_VERSION`. At first it is what the backend takes by default on Python 3.8 to 3.13. A
+    /// session that was read from a pickle keeps its own.
+    #[must_use]
+    pub fn with_pickle_protocol(mut self, protocol: u8) -> Self {
+        self.pickle_protocol = protocol.clamp(2, pickle::HIGHEST_PROTOCOL);
+        self
+    }
+
     /// Sets the largest value in bytes that is inflated, [`DEFAULT_MAX_SIZE`] at first.
     #[must_use]
     pub fn with_max_size(mut self, max_size: usize) -> Self {
         self.max_size = max_size;
         self
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> CacheBackend {
+        self.backend
+    }
+
+    /// Reads a session. Of memcached, this is a value with the flags of a pickle; see
+    /// [`CacheCodec::decode_flagged`] for others.
+    ///
+    /// Whether a file has expired is for the caller to say, who knows the time.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheDecodeError`].
+    pub fn decode(&self, value: &[u8]) -> Result<CachedSession, CacheDecodeError> {
+        self.read(self.unwrap(value)?)
+    }
+
+    /// As [`CacheCodec::decode`], for a value of memcached, which stores flags beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheDecodeError`]; `NotASession` if the flags say text, integer or plain bytes.
+    pub fn decode_flagged(
+        &self,
+        value: &[u8],
+        flags: u32,
+    ) -> Result<CachedSession, CacheDecodeError> {
+        self.read(self.unwrap_flagged(value, flags)?)
+    }
+
+    fn read(&self, found: Unwrapped<'_>) -> Result<CachedSession, CacheDecodeError> {
+        let Unwrapped { payload, serializer, compressed, expiry } = found;
+        let data = match serializer {
+            CacheSerializer::Json => json::read(&payload)?,
+            CacheSerializer::MsgPack => session(msgpack::read(&payload)?)?,
+            CacheSerializer::Pickle => {
+                let limits = Limits::default().with_size(self.max_size);
+                session(Graph::from_pickle(&payload, &limits)?)?
+            }
+        };
+        Ok(CachedSession { data, serializer, compressed, expiry })
+    }
+
+    /// Writes a session. `expiry` is the Unix time in seconds after which the entry is no more, `None`
+    /// for never; only a `FileBasedCache` holds it in the value, see [`file_expiry`]. With memcached go
+    /// the flags [`MEMCACHED_PICKLE`].
+    ///
+    /// # Errors
+    ///
+    /// [`CacheEncodeError`] if the serializer has no form for what the session holds.
+    pub fn encode(
+        &self,
+        data: &SessionData,
+        expiry: Option<f64>,
+    ) -> Result<Vec<u8>, CacheEncodeError> {
+        let serializer = match self.backend {
+            CacheBackend::DjangoRedis { serializer, .. } => serializer,
+            _ => CacheSerializer::Pickle,
+        };
+        let payload = match serializer {
+            CacheSerializer::Json => json::write(data)?,
+            CacheSerializer::MsgPack => {
+                msgpack::write(data).map_err(|kind| CacheEncodeError::MsgPack { kind })?
+            }
+            CacheSerializer::Pickle => {
+                data.to_pickle(self.pickle_protocol).map_err(EncodeError::from)?
+            }
+        };
+        Ok(self.wrap(&payload, expiry))
     }
 
     /// Takes the serialized session out of a value. Of memcached, this is a value with the flags of a
@@ -143,7 +274,7 @@ impl CacheCodec {
     pub fn unwrap<'a>(&self, value: &'a [u8]) -> Result<Unwrapped<'a>, CacheDecodeError> {
         let pickle = |payload: Cow<'a, [u8]>| Unwrapped {
             payload,
-            serializer: Serializer::Pickle,
+            serializer: CacheSerializer::Pickle,
             compressed: false,
             expiry: None,
         };
@@ -216,6 +347,15 @@ impl CacheCodec {
             CacheBackend::Memcached | CacheBackend::Redis => payload.to_vec(),
         }
     }
+}
+
+/// The dict at the root as a session.
+fn session(graph: Graph) -> Result<SessionData, CacheDecodeError> {
+    SessionData::from_graph(graph).map_err(|error| match error {
+        DecodeError::NotAnObject { found } => CacheDecodeError::NotASession { found },
+        // The only error there is.
+        _ => CacheDecodeError::NotASession { found: "something else" },
+    })
 }
 
 /// The protocol of a pickle, as far as readers of today's can tell.
