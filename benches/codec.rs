@@ -3,8 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use django_session::codec::Compression;
+use django_session::codec::{Compression, Format, Serializer};
 use django_session::{SecretKey, SessionCodec, SessionData};
+use hmac::{Hmac, KeyInit, Mac};
+use libdeflater::Decompressor;
+use sha2::Sha256;
 
 /// A login alone, a cart of 14 positions, a page of 340.
 fn sessions() -> [(&'static str, SessionData); 3] {
@@ -48,11 +51,11 @@ fn codec(criterion: &mut Criterion) {
             bencher.iter(|| codec.encode(black_box(&data), 1_700_000_000).unwrap());
         });
         group.bench_function("encode_small", |bencher| {
-            bencher.iter(|| small.encode(black_box(&data), 1_700_000_000));
+            bencher.iter(|| small.encode(black_box(&data), 1_700_000_000).unwrap());
         });
         for (way, text) in [
             ("decode", codec.encode(&data, 1_700_000_000).unwrap()),
-            ("decode_small", small.encode(&data, 1_700_000_000)),
+            ("decode_small", small.encode(&data, 1_700_000_000).unwrap()),
         ] {
             group.bench_function(way, |bencher| {
                 bencher.iter(|| codec.decode(black_box(&text)).expect("just signed"));
@@ -62,5 +65,58 @@ fn codec(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codec);
+/// Every form in which Django has stored a session, against the least that each could cost.
+fn formats(criterion: &mut Criterion) {
+    let key = SecretKey::new("a secret of the bench").expect("not empty");
+    let [login, cart, _] = sessions();
+    for (name, data) in [("login", login), ("cart", cart)] {
+        for (form, format) in
+            Format::ALL.iter().map(|format| (format.name(), *format)).collect::<Vec<_>>()
+        {
+            for serializer in [Serializer::Json, Serializer::Pickle] {
+                let codec = SessionCodec::new(&key).with_format(format).with_serializer(serializer);
+                let mut group =
+                    criterion.benchmark_group(format!("{form}_{}_{name}", serializer.name()));
+                let text = codec.encode(&data, 1_700_000_000).expect("plain values");
+                // What was read keeps its form, so that nothing is converted on the way back.
+                let read = codec.decode(&text).expect("just signed").data;
+                group.bench_function("encode", |bencher| {
+                    bencher.iter(|| codec.encode(black_box(&read), 1_700_000_000));
+                });
+                group.bench_function("decode", |bencher| {
+                    bencher.iter(|| codec.decode(black_box(&text)).expect("just signed"));
+                });
+                group.finish();
+            }
+        }
+        floor(criterion, name, &data);
+    }
+}
+
+/// HMAC, base64 and inflation of a signed text, and nothing else.
+fn floor(criterion: &mut Criterion, name: &str, data: &SessionData) {
+    let codec = SessionCodec::new(&SecretKey::new("a secret of the bench").expect("not empty"));
+    let text = codec.encode(data, 1_700_000_000).expect("plain values");
+    let (signed, _) = text.rsplit_once(':').expect("signed");
+    let (payload, _) = signed.rsplit_once(':').expect("stamped");
+    let key = <Hmac<Sha256> as KeyInit>::new_from_slice(&[7; 32]).expect("any length is a key");
+    let mut group = criterion.benchmark_group(format!("floor_{name}"));
+    group.bench_function("hmac", |bencher| {
+        bencher.iter(|| key.clone().chain_update(black_box(signed)).finalize());
+    });
+    let armored = payload.trim_start_matches('.');
+    let decode = || base64_simd::URL_SAFE_NO_PAD.decode_to_vec(black_box(armored)).expect("base64");
+    group.bench_function("base64", |bencher| bencher.iter(decode));
+    if payload.starts_with('.') {
+        let (stream, length) = (decode(), data.to_json().expect("plain values").len());
+        let mut decompressor = Decompressor::new();
+        let mut out = vec![0; length];
+        group.bench_function("inflate", |bencher| {
+            bencher.iter(|| decompressor.zlib_decompress(black_box(&stream), &mut out));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, codec, formats);
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::datetime::DateTime;
-use crate::codec::{Compression, SESSION_SALT, SecretKey, SessionCodec};
+use crate::codec::{Compression, Format, SESSION_SALT, SecretKey, Serializer, SessionCodec};
 
 /// The settings of `django.contrib.sessions`, and what else a session depends on.
 ///
@@ -42,6 +42,17 @@ pub struct SessionSettings {
     /// `django.contrib.sessions.SessionStore` unless the site has a class of its own.
     #[doc(alias = "SESSION_SALT")]
     pub salt: String,
+    /// How sessions are written.
+    #[doc(alias = "SESSION_SERIALIZER")]
+    pub serializer: Serializer,
+    /// The form in which sessions are stored, not a Django setting: [`Format::Legacy`] for a table that
+    /// Django 3.0 or older shares, or 3.2 with `DEFAULT_HASHING_ALGORITHM = "sha1"`.
+    #[doc(alias = "SESSION_FORMAT")]
+    pub format: Format,
+    /// Weaker forms that are read too, not a Django setting. None at first: Django 4.0 and later read
+    /// today's form only.
+    #[doc(alias = "SESSION_ACCEPT")]
+    pub accept: Vec<Format>,
     /// How short stored texts are made, not a Django setting.
     #[doc(alias = "SESSION_COMPRESSION")]
     pub compression: Compression,
@@ -87,6 +98,9 @@ impl Default for SessionSettings {
             secret_key: None,
             secret_key_fallbacks: Vec::new(),
             salt: SESSION_SALT.to_owned(),
+            serializer: Serializer::default(),
+            format: Format::default(),
+            accept: Vec::new(),
             compression: Compression::default(),
             cookie_name: "sessionid".to_owned(),
             cookie_age: 60 * 60 * 24 * 7 * 2,
@@ -188,7 +202,6 @@ impl SessionSettings {
     pub fn from_json(text: &str) -> Result<Self, SettingsError> {
         let values: serde_json::Map<String, Value> =
             serde_json::from_str(text).map_err(|_| SettingsError::Format)?;
-        check_serializer(values.get("SESSION_SERIALIZER"))?;
         let mut settings = Self::default();
         settings.overlay(|name| values.get(name).cloned())?;
         Ok(settings)
@@ -226,6 +239,9 @@ impl SessionSettings {
         let key = self.secret_key.as_ref().ok_or(SettingsError::MissingSecretKey)?;
         Ok(SessionCodec::with_salt(key, &self.salt)
             .with_fallbacks(&self.secret_key_fallbacks)
+            .with_serializer(self.serializer)
+            .with_format(self.format)
+            .accept(self.accept.iter().copied())
             .with_compression(self.compression))
     }
 
@@ -266,6 +282,24 @@ impl SessionSettings {
         }
         if let Some(salt) = text("SESSION_SALT", "a text that is not empty")? {
             self.salt = salt;
+        }
+        if let Some(name) = find("SESSION_SERIALIZER") {
+            self.serializer = serializer(&name)?;
+        }
+        if let Some(name) = text("DEFAULT_HASHING_ALGORITHM", "\"sha1\" or \"sha256\"")? {
+            // Django 3.1 and 3.2: what it writes then, and what it reads in any case.
+            self.format = if name == "sha1" { Format::Legacy } else { Format::Signed };
+            self.accept = vec![Format::Legacy, Format::SignedSha1];
+        }
+        if let Some(name) = text("SESSION_FORMAT", FORMATS)? {
+            self.format = Format::from_name(&name)
+                .ok_or(SettingsError::Invalid { name: "SESSION_FORMAT", expected: FORMATS })?;
+        }
+        if let Some(names) = find("SESSION_ACCEPT") {
+            self.accept = formats(&names).ok_or(SettingsError::Invalid {
+                name: "SESSION_ACCEPT",
+                expected: "a list of \"antique\", \"legacy\", \"signed\" and \"signed_sha1\"",
+            })?;
         }
         if let Some(name) = text("SESSION_COMPRESSION", "\"fast\" or \"small\"")? {
             self.compression = match &*name {
@@ -350,26 +384,37 @@ fn secret_key(name: &'static str, value: &Value) -> Result<Option<SecretKey>, Se
     Ok(SecretKey::new(zeroize::Zeroizing::new(bytes)).ok())
 }
 
-fn check_serializer(serializer: Option<&Value>) -> Result<(), SettingsError> {
-    const JSON: [&str; 2] = [
-        "django.contrib.sessions.serializers.JSONSerializer",
-        "django.core.signing.JSONSerializer",
-    ];
-    match serializer {
-        None => Ok(()),
-        Some(Value::String(name)) if JSON.contains(&&**name) => Ok(()),
-        Some(_) => Err(SettingsError::Unsupported {
+const FORMATS: &str = "\"antique\", \"legacy\", \"signed\" or \"signed_sha1\"";
+
+/// A serializer by its dotted path. One of the site's own writes what only that site reads.
+fn serializer(path: &Value) -> Result<Serializer, SettingsError> {
+    match path.as_str() {
+        Some(
+            "django.contrib.sessions.serializers.JSONSerializer"
+            | "django.core.signing.JSONSerializer",
+        ) => Ok(Serializer::Json),
+        Some(
+            "django.contrib.sessions.serializers.PickleSerializer"
+            | "django_session_rs.pickle.PickleSerializer",
+        ) => Ok(Serializer::Pickle),
+        _ => Err(SettingsError::Unsupported {
             name: "SESSION_SERIALIZER",
-            why: "only Django's JSONSerializer writes what other languages read",
+            why: "only the JSONSerializer and the PickleSerializer of Django are known",
         }),
     }
+}
+
+fn formats(names: &Value) -> Option<Vec<Format>> {
+    names.as_array()?.iter().map(|name| Format::from_name(name.as_str()?)).collect()
 }
 
 /// An environment variable as the value that a settings file would hold.
 fn from_text(name: &str, text: String) -> Value {
     let lower = text.to_ascii_lowercase();
     match (name, &*lower) {
-        ("SECRET_KEY_FALLBACKS", _) => serde_json::from_str(&text).unwrap_or(Value::Null),
+        ("SECRET_KEY_FALLBACKS" | "SESSION_ACCEPT", _) => {
+            serde_json::from_str(&text).unwrap_or(Value::Null)
+        }
         ("SESSION_COOKIE_AGE", _) => text.trim().parse::<i64>().map_or(Value::Null, Value::from),
         ("SESSION_COOKIE_SAMESITE", "false") => Value::Bool(false),
         (
@@ -421,6 +466,36 @@ mod tests {
     }
 
     #[test]
+    fn sites_of_old_keep_their_form() {
+        for (text, serializer, format, accept) in [
+            ("{}", Serializer::Json, Format::Signed, &[][..]),
+            (
+                r#"{"SESSION_SERIALIZER": "django.contrib.sessions.serializers.PickleSerializer",
+                    "SESSION_FORMAT": "legacy"}"#,
+                Serializer::Pickle,
+                Format::Legacy,
+                &[],
+            ),
+            (
+                r#"{"DEFAULT_HASHING_ALGORITHM": "sha1"}"#,
+                Serializer::Json,
+                Format::Legacy,
+                &[Format::Legacy, Format::SignedSha1],
+            ),
+            (
+                r#"{"SESSION_ACCEPT": ["legacy"]}"#,
+                Serializer::Json,
+                Format::Signed,
+                &[Format::Legacy],
+            ),
+        ] {
+            let settings = SessionSettings::from_json(text).unwrap();
+            assert_eq!((settings.serializer, settings.format), (serializer, format), "{text}");
+            assert_eq!(settings.accept, accept, "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         for (text, message) in [
             ("[]", "the settings file is not a JSON object"),
@@ -430,6 +505,8 @@ mod tests {
             (r#"{"SESSION_COOKIE_SAMESITE": "hunter2"}"#, "SESSION_COOKIE_SAMESITE must be"),
             (r#"{"TIME_ZONE": "Mars/hunter2"}"#, "TIME_ZONE must be"),
             (r#"{"SESSION_SERIALIZER": "hunter2"}"#, "SESSION_SERIALIZER is set"),
+            (r#"{"SESSION_FORMAT": "hunter2"}"#, "SESSION_FORMAT must be"),
+            (r#"{"SESSION_ACCEPT": ["hunter2"]}"#, "SESSION_ACCEPT must be"),
         ] {
             let error = SessionSettings::from_json(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
