@@ -124,8 +124,8 @@ impl Reader<'_> {
                         }
                         continue;
                     }
-                    if self.close(&mut open, id) {
-                        return self.finish(id);
+                    if let Some(root) = self.close(&mut open, id) {
+                        return self.finish(root);
                     }
                     continue;
                 }
@@ -146,16 +146,16 @@ impl Reader<'_> {
             let id = self.graph.push(node);
             if left > 0 {
                 open.push(Open { id, left, is_map, key: None });
-            } else if self.close(&mut open, id) {
-                return self.finish(id);
+            } else if let Some(root) = self.close(&mut open, id) {
+                return self.finish(root);
             }
         }
     }
 
-    /// Puts a complete value where it belongs; true if it is the outermost one.
-    fn close(&mut self, open: &mut Vec<Open>, mut done: NodeId) -> bool {
+    /// Puts a complete value where it belongs; returns the outermost one once that is complete.
+    fn close(&mut self, open: &mut Vec<Open>, mut done: NodeId) -> Option<NodeId> {
         loop {
-            let Some(top) = open.last_mut() else { return true };
+            let Some(top) = open.last_mut() else { return Some(done) };
             match (self.graph.node_mut(top.id), top.key.take()) {
                 (Node::Dict(pairs), Some(key)) => pairs.push((key, done)),
                 (Node::List(items), _) => items.push(done),
@@ -163,7 +163,7 @@ impl Reader<'_> {
             }
             top.left -= 1;
             if top.left > 0 {
-                return false;
+                return None;
             }
             done = top.id;
             open.pop();
