@@ -65,6 +65,8 @@ struct PythonData {
     graph: Graph,
     /// Keys and values. What was set here has replaced the pairs of the root.
     entries: IndexMap<Key, (NodeId, NodeId)>,
+    /// Nodes that there may be before those that nothing refers to any more are left behind.
+    room: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -134,7 +136,7 @@ impl SessionData {
                 .and_modify(|pair: &mut (NodeId, NodeId)| pair.1 = value)
                 .or_insert((key, value));
         }
-        Ok(Self(Content::Python(Box::new(PythonData { graph, entries }))))
+        Ok(Self(Content::Python(Box::new(PythonData { room: room(&graph), graph, entries }))))
     }
 
     /// Whether this holds Python objects, out of a pickle, as opposed to JSON.
@@ -279,6 +281,7 @@ impl SessionData {
             Content::Python(data) => {
                 let value = data.graph.push_json(&json);
                 data.set(&escape(name), value);
+                data.compact();
             }
         }
     }
@@ -402,7 +405,7 @@ impl JsonData {
         let mut graph = Graph::over(Vec::new(), protocol);
         let root = graph.push(Node::Dict(Vec::new()));
         graph.set_root(root);
-        let mut data = PythonData { graph, entries: IndexMap::new() };
+        let mut data = PythonData { room: room(&graph), graph, entries: IndexMap::new() };
         for (name, raw) in &self.entries {
             let value = data.graph.push_json(self.text(raw));
             data.set(name, value);
@@ -429,6 +432,26 @@ impl PythonData {
         }
     }
 
+    /// Leaves behind what nothing refers to any more, once it is about half of all. A session that lives
+    /// as long as a connection would else grow with every change.
+    fn compact(&mut self) {
+        if self.graph.len() <= self.room {
+            return;
+        }
+        let root = self.graph.root_id();
+        let pairs = self.entries.values().copied().collect();
+        *self.graph.node_mut(root) = Node::Dict(pairs);
+        let mut graph = Graph::over(Vec::new(), self.graph.protocol());
+        let root = graph.copy_from(&self.graph, root);
+        graph.set_root(root);
+        let Node::Dict(pairs) = graph.node(root) else { return };
+        for (pair, &copy) in self.entries.values_mut().zip(pairs) {
+            *pair = copy;
+        }
+        self.room = room(&graph);
+        self.graph = graph;
+    }
+
     fn update(&mut self, other: &Self) {
         // One list of everything, so that what is shared stays shared.
         let mut source = other.graph.clone();
@@ -445,6 +468,7 @@ impl PythonData {
                 }
             }
         }
+        self.compact();
     }
 
     fn to_json(&self, rules: Rules) -> Result<String, EncodeError> {
@@ -474,6 +498,11 @@ impl PythonData {
         let pairs: Vec<_> = self.entries.values().copied().collect();
         self.graph.to_pickle_with(&pairs)
     }
+}
+
+/// Twice the nodes that there are, and some for small sessions.
+fn room(graph: &Graph) -> usize {
+    graph.len() * 2 + 256
 }
 
 impl Key {

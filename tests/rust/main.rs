@@ -9,6 +9,7 @@ mod formats;
 mod layers;
 mod middleware;
 mod pickle;
+mod pickle_oracle;
 mod properties;
 mod session;
 mod stores;
