@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64_simd::STANDARD;
+use django_session::SessionData;
 use django_session::codec::cache::{
     CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer, Compressor,
     DATABASE_MAX_KEY_LENGTH, InvalidCacheKey, RedisTimeout, check_database_key,
@@ -252,10 +253,8 @@ fn the_wrapping_is_taken_off_and_put_on_again() {
             }
             other => panic!("{other:?}"),
         }
-        let expiry = match record["expiry_header"]["bits"].as_str() {
-            Some(bits) => Some(f64::from_bits(u64::from_str_radix(bits, 16).unwrap())),
-            None => None,
-        };
+        let bits = record["expiry_header"]["bits"].as_str();
+        let expiry = bits.map(|bits| f64::from_bits(u64::from_str_radix(bits, 16).unwrap()));
         assert_eq!(found.expiry, expiry, "{id}");
         assert_eq!(codec.unwrap(&stored).unwrap().payload, payload, "{id}");
 
@@ -369,4 +368,142 @@ fn every_session_is_the_one_that_django_stored() {
     }
     let counts: Vec<_> = checked.iter().map(|(name, &count)| (name.as_str(), count)).collect();
     assert_eq!(counts, [("Json", 102), ("MsgPack", 80), ("Pickle", 526)]);
+}
+
+fn django_redis(serializer: CacheSerializer) -> CacheCodec {
+    let compressor = Compressor::Identity;
+    CacheCodec::new(CacheBackend::DjangoRedis { serializer, compressor })
+}
+
+/// Out of a pickle of protocol 2, as a site leaves them that changes its serializer.
+fn pickled(base64: &str) -> SessionData {
+    let pickle = STANDARD.decode_to_vec(base64).unwrap();
+    CacheCodec::new(CacheBackend::Redis).decode(&pickle).unwrap().data
+}
+
+#[test]
+fn python_objects_become_the_json_of_djangos_encoder() {
+    let data = pickled(
+        "gAJ9cQAoWAQAAAB3aGVucQFjZGF0ZXRpbWUKZGF0ZXRpbWUKcQJjX2NvZGVjcwplbmNvZGUKcQNYDAAAAAfDrgECAwQF\
+         AcOiQHEEWAYAAABsYXRpbjFxBYZxBlJxB2NkYXRldGltZQp0aW1lem9uZQpxCGNkYXRldGltZQp0aW1lZGVsdGEKcQlLAE\
+         sASwCHcQpScQuFcQxScQ2GcQ5ScQ9YBQAAAGxvY2FscRBoAmgDWAsAAAAHw64BAgMEBQAAAHERaAWGcRJScRNoCGgJSwBN\
+         EA5LAIdxFFJxFYVxFlJxF4ZxGFJxGVgFAAAAbmFpdmVxGmgCaANYCwAAAAfDrgECAwQFD0I/cRtoBYZxHFJxHYVxHlJxH1\
+         gDAAAAZGF5cSBjZGF0ZXRpbWUKZGF0ZQpxIWgDWAUAAAAHw64BAnEiaAWGcSNScSSFcSVScSZYBQAAAGNsb2NrcSdjZGF0\
+         ZXRpbWUKdGltZQpxKGgDWAYAAAADBAUPQj9xKWgFhnEqUnErhXEsUnEtWAQAAABzcGFucS5oCUr/////SwBLBYdxL1JxMF\
+         gFAAAAcHJpY2VxMWNkZWNpbWFsCkRlY2ltYWwKcTJYBAAAADEuNTBxM4VxNFJxNVgCAAAAaWRxNmN1dWlkClVVSUQKcTcp\
+         gXE4fXE5WAMAAABpbnRxOksFc2JYAQAAAHRxO0sBSwKGcTx1Lg==",
+    );
+    let written = django_redis(CacheSerializer::Json).encode(&data, None).unwrap();
+    assert_eq!(
+        std::str::from_utf8(&written).unwrap(),
+        "{\"when\": \"2030-01-02T03:04:05.123Z\", \"local\": \"2030-01-02T03:04:05+01:00\", \
+         \"naive\": \"2030-01-02T03:04:05.999\", \"day\": \"2030-01-02\", \"clock\": \"03:04:05.999\", \
+         \"span\": \"-P0DT23H59M59.999995S\", \"price\": \"1.50\", \
+         \"id\": \"00000000-0000-0000-0000-000000000005\", \"t\": [1, 2]}"
+    );
+    // Django's own serializer has none of that, nor has msgpack.
+    assert!(data.to_json().is_err());
+    let refused = django_redis(CacheSerializer::MsgPack).encode(&data, None).unwrap_err();
+    assert_eq!(refused.to_string(), "a datetime cannot be stored as msgpack");
+}
+
+#[test]
+fn what_a_serializer_refuses_is_told_without_the_value() {
+    let time = "gAJ9cQBYAQAAAGFxAWNkYXRldGltZQp0aW1lCnECY19jb2RlY3MKZW5jb2RlCnEDWAYAAAABAgMAAABxBFgGAAA\
+                AbGF0aW4xcQWGcQZScQdjZGF0ZXRpbWUKdGltZXpvbmUKcQhjZGF0ZXRpbWUKdGltZWRlbHRhCnEJSwBLAEsAh3EKU\
+                nELhXEMUnENhnEOUnEPcy4=";
+    let set = STANDARD.encode_to_string(b"\x80\x02}X\x01\0\0\0ac__builtin__\nset\n]K\x01a\x85Rs.");
+    let bytes = STANDARD.encode_to_string(b"\x80\x03}X\x01\0\0\0aC\x01as.");
+    let key = STANDARD.encode_to_string(b"\x80\x02}X\x01\0\0\0a}K\x01K\x02\x86K\x03ss.");
+    let number = STANDARD.encode_to_string(b"\x80\x02}X\x01\0\0\0a\x8a\x09\0\0\0\0\0\0\0\0\x01s.");
+    let surrogate = STANDARD.encode_to_string(b"\x80\x02}X\x01\0\0\0aX\x03\0\0\0\xed\xa0\x80s.");
+    let json = django_redis(CacheSerializer::Json);
+    let msgpack = django_redis(CacheSerializer::MsgPack);
+    for (pickle, by_json, by_msgpack) in [
+        (time, Some("a time with a time zone"), Some("a time")),
+        (&set, Some("a set"), Some("a set")),
+        (&bytes, Some("a byte string"), None),
+        (&key, Some("a key of this type"), Some("a key of this type")),
+        (&number, None, Some("an integer of more than 64 bits")),
+        (&surrogate, None, Some("text that is not Unicode")),
+    ] {
+        let data = pickled(pickle);
+        let found = json.encode(&data, None).err().map(|error| error.to_string());
+        let expected = by_json.map(|kind| format!("{kind} cannot be stored in a JSON session"));
+        assert_eq!(found, expected);
+        let found = msgpack.encode(&data, None).err().map(|error| error.to_string());
+        assert_eq!(found, by_msgpack.map(|kind| format!("{kind} cannot be stored as msgpack")));
+    }
+}
+
+#[test]
+fn json_of_django_redis_is_utf8_and_gets_the_form_that_django_writes() {
+    let codec = django_redis(CacheSerializer::Json);
+    let data = codec.decode("{ \"ü\" :[1 , \"a, b: c\"]}".as_bytes()).unwrap().data;
+    assert_eq!(data.to_json().unwrap(), r#"{"\u00fc":[1,"a, b: c"]}"#);
+    assert_eq!(codec.encode(&data, None).unwrap(), br#"{"\u00fc": [1, "a, b: c"]}"#);
+    for (value, message) in [
+        (&b"[1]"[..], "the cache value is a list, not a session"),
+        (b"null", "the cache value is null, not a session"),
+        (b"17", "the cache value is an integer, not a session"),
+        (b"1.5", "the cache value is a number, not a session"),
+        (b"{\"a\":}", "the cache value is not valid JSON"),
+        (b"{\"a\":1 2}", "the cache value is not valid JSON"),
+        (b"\xef\xbb\xbf{}", "the cache value is not valid JSON"),
+        (b"{\"\xfc\": 1}", "the cache value is malformed: it is not UTF-8"),
+    ] {
+        assert_eq!(codec.decode(value).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn a_session_of_rust_is_written_for_every_backend() {
+    let mut data = SessionData::new();
+    data.insert("_auth_user_id", "42").unwrap();
+    data.insert("n", &(u64::MAX, -1, 1.5, None::<u8>, [true])).unwrap();
+    let all = [CacheSerializer::Json, CacheSerializer::MsgPack, CacheSerializer::Pickle];
+    let mut backends = vec![
+        CacheBackend::Database,
+        CacheBackend::FileBased,
+        CacheBackend::Memcached,
+        CacheBackend::Redis,
+    ];
+    for serializer in all {
+        for compressor in [
+            Compressor::Gzip,
+            Compressor::Identity,
+            Compressor::Lz4,
+            Compressor::Lzma,
+            Compressor::Zlib,
+            Compressor::Zstd,
+        ] {
+            backends.push(CacheBackend::DjangoRedis { serializer, compressor });
+        }
+    }
+    for backend in backends {
+        for protocol in [2, 4, 5] {
+            let codec = CacheCodec::new(backend).with_pickle_protocol(protocol);
+            let value = codec.encode(&data, Some(1.5)).unwrap();
+            let found = codec.decode(&value).unwrap();
+            assert_eq!(found.data.to_json().unwrap(), data.to_json().unwrap(), "{backend:?}");
+            let holds_expiry = backend == CacheBackend::FileBased;
+            assert_eq!(found.expiry, holds_expiry.then_some(1.5));
+        }
+    }
+}
+
+#[test]
+fn nothing_shows_what_is_in_a_value() {
+    let codec = CacheCodec::new(CacheBackend::Redis);
+    let value =
+        codec.encode(&SessionData::from_json(r#"{"name":"hidden"}"#).unwrap(), None).unwrap();
+    for text in [
+        format!("{:?}", codec.unwrap(&value).unwrap()),
+        format!("{:?}", codec.decode(&value).unwrap()),
+        format!("{:?}", codec.decode(&value[..value.len() - 3]).unwrap_err()),
+        format!("{:?}", CacheKeys::new(CacheEngine::Cache).with_key_prefix("hidden")),
+        check_memcached_key("hidden ").unwrap_err().to_string(),
+    ] {
+        assert!(!text.contains("hidden") && !text.contains("name\""), "{text}");
+    }
 }
