@@ -2,8 +2,10 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between. [`signing`] is `django.core.signing` and what stands on it. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+//! in between. [`cache`] does the same for the entries of caches, [`signing`] is `django.core.signing` and
+//! what stands on it. [`error`] is the only mapping of errors to Python's and Django's exceptions.
 
+mod cache;
 mod codec;
 mod convert;
 mod error;
@@ -15,6 +17,12 @@ use pyo3::prelude::*;
 mod _native {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::cache::{
+        PyCacheCodec, PyCacheKeys, UnwrappedValue, check_database_key, check_memcached_key,
+        database_expires, django_redis_timeout, file_expiry, file_name, memcached_exptime,
+        redis_timeout,
+    };
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
     #[pymodule_export]
