@@ -53,6 +53,7 @@
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
 //! | `tower` | `SessionLayer` |
 //! | `axum` | `tower`, and the extractors `Session` and `UserId` |
+//! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package |
 //!

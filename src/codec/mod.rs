@@ -7,6 +7,8 @@
 //! `tests/fixtures/vectors` holds what Django releases from 1.1 to 6.1 wrote.
 
 mod armor;
+#[cfg(feature = "cache")]
+pub mod cache;
 mod de;
 mod deflate;
 mod error;

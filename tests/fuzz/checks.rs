@@ -3,6 +3,9 @@
 
 use std::collections::HashSet;
 
+use django_session::codec::cache::{
+    CacheBackend, CacheCodec, CacheDecodeError, CacheSerializer, Compressor,
+};
 use django_session::codec::graph::{Dict, Graph, Items, Kind, Value};
 use django_session::codec::pickle::{Limits, PickleErrorKind};
 use django_session::codec::{Compression, Format, SESSION_SALT, Serializer};
@@ -21,6 +24,9 @@ fn key() -> SecretKey {
     SecretKey::new("fuzz").unwrap()
 }
 
+/// What payloads may inflate to.
+const MAX_SIZE: usize = 1 << 20;
+
 /// How much text is compared; more takes time and shows nothing new.
 const MAX_TEXT: usize = 1 << 16;
 
@@ -29,7 +35,56 @@ fn lenient() -> SessionCodec {
     SessionCodec::new(&key())
         .accept(Format::ALL)
         .accept_serializers([Serializer::Json, Serializer::Pickle])
-        .with_max_size(1 << 20)
+        .with_max_size(MAX_SIZE)
+}
+
+/// Values of a cache: what is read is written, and then stays what it is. The first byte chooses the
+/// backend, the rest is the value.
+pub(crate) fn cache_value(input: &[u8]) {
+    let Some((&choice, value)) = input.split_first() else { return };
+    let codec = cache_codec(choice);
+    if let Ok(found) = codec.unwrap(value) {
+        assert!(found.payload.len() <= MAX_SIZE.max(value.len()));
+    }
+    let Ok(found) = codec.decode(value) else { return };
+    let ours = match codec.encode(&found.data, found.expiry) {
+        Ok(ours) => ours,
+        Err(error) => {
+            assert_eq!(found.serializer, CacheSerializer::Pickle, "{error}");
+            return;
+        }
+    };
+    match codec.decode(&ours) {
+        Ok(again) => {
+            assert_eq!(again.data.len(), found.data.len());
+            assert_eq!(codec.encode(&again.data, again.expiry).unwrap(), ours);
+        }
+        Err(CacheDecodeError::TooLarge { .. }) => {}
+        Err(error) => assert!(error.is_too_large(), "{error}"),
+    }
+}
+
+fn cache_codec(choice: u8) -> CacheCodec {
+    let serializers = [CacheSerializer::Json, CacheSerializer::MsgPack, CacheSerializer::Pickle];
+    let compressors = [
+        Compressor::Gzip,
+        Compressor::Identity,
+        Compressor::Lz4,
+        Compressor::Lzma,
+        Compressor::Zlib,
+        Compressor::Zstd,
+    ];
+    let backend = match choice % 22 {
+        0 => CacheBackend::Database,
+        1 => CacheBackend::FileBased,
+        2 => CacheBackend::Memcached,
+        3 => CacheBackend::Redis,
+        other => CacheBackend::DjangoRedis {
+            serializer: serializers[usize::from(other - 4) / 6],
+            compressor: compressors[usize::from(other - 4) % 6],
+        },
+    };
+    CacheCodec::new(backend).with_max_size(MAX_SIZE)
 }
 
 /// Any text is refused: nobody but the holder of the key can make one that is not.

@@ -80,7 +80,18 @@ def tokens() -> list[str]:
     return ["bxp7o0-81fbe851a892f17e549d0489c9f12ecf", "hello:1r31eq:teV89CPRJD7FXAjxX_d6mlLTzEM"]
 
 
+def cache_values() -> list[bytes]:
+    """Each value behind every byte that chooses another backend (`cache_codec` in checks.rs)."""
+    found = []
+    for record in records("cache"):
+        if "stored" in record and record["stored"]["encoding"] == "base64":
+            value = base64.b64decode(record["stored"]["value"])
+            found += [bytes([choice]) + value for choice in range(22)]
+    return found
+
+
 SEEDS = {
+    "cache_value": cache_values,
     "dates": dates,
     "decode": lambda: stored("antique", "legacy", "modern_json", "negative"),
     "deflate": payloads,

@@ -1,8 +1,9 @@
 """What became of each recorded session, for ``make vectors`` (tests/vectors_table.py).
 
 A test with a parameter called ``record`` needs nothing of this: whether it passes is noted. One
-that asks about several records does it ``with asked(record):`` and is marked ``vectors``, so that
-it is run. What is not compared is named by ``not_supported`` or ``no_bytes``, with the reason.
+that asks about several records goes through them by ``each``, or asks ``with asked(record):``, and
+is marked ``vectors``, so that it is run. What is not compared is named by ``not_supported`` or
+``no_bytes``, with the reason.
 """
 
 from __future__ import annotations
@@ -43,6 +44,17 @@ def asked(record: dict):
         note(record, "failed")
         raise
     note(record, "passed")
+
+
+def each(records):
+    """Go through records, and note for each whether the body of the loop got to its end."""
+    for record in records:
+        try:
+            yield record
+        except GeneratorExit:
+            note(record, "failed")
+            raise
+        note(record, "passed")
 
 
 def record_of(item) -> dict | None:

@@ -15,6 +15,11 @@ fn replay(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
+fn saved_values_of_caches_are_read_alike() {
+    replay("cache_value", checks::cache_value);
+}
+
+#[test]
 fn saved_dates_are_read_alike() {
     replay("dates", checks::dates);
 }

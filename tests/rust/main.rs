@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod api;
+mod cache;
 mod codec;
 mod differential;
 mod formats;
@@ -12,6 +13,7 @@ mod pickle;
 mod pickle_oracle;
 mod properties;
 mod session;
+mod signing;
 mod stores;
 mod tagged;
 mod vectors;

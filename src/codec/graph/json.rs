@@ -1,7 +1,7 @@
 //! Objects as JSON text, and JSON text as objects.
 //!
 //! [`Rules::Strict`] is what `json.dumps` does, and so Django's `JSONSerializer`: what has no JSON form is
-//! an error. [`Rules::Readable`] also writes dates, decimals and the like as text, for reading only.
+//! an error. [`Rules::Django`] is `DjangoJSONEncoder`. [`Rules::Readable`] also writes dates, decimals and the like as text, for reading only.
 
 use std::collections::HashSet;
 
@@ -13,6 +13,9 @@ use crate::codec::value::ValueError;
 /// What becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rules {
+    /// What `json.dumps` writes with `django.core.serializers.json.DjangoJSONEncoder`.
+    #[cfg(feature = "cache")]
+    Django,
     /// What `json.dumps` writes.
     Strict,
     /// Whatever a text, number or list can stand for.
@@ -150,14 +153,52 @@ fn push_scalar<'a>(
         Kind::Time(time) if readable => json::push_string(out, &time.isoformat()),
         Kind::TimeDelta(delta) if readable => json::push_string(out, &delta.isoformat()),
         Kind::Decimal(text) if readable => json::push_string(out, text),
-        Kind::Uuid(number) if readable => {
-            let digits = format!("{number:032x}");
-            let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
-            json::push_string(out, &format!("{}-{}", parts.join("-"), &digits[20..]));
-        }
+        Kind::Uuid(number) if readable => json::push_string(out, &uuid_text(number)),
+        #[cfg(feature = "cache")]
+        kind if rules == Rules::Django => json::push_string(out, &django_text(&kind)?),
         kind => return Err(kind.description()),
     }
     Ok(None)
+}
+
+/// The text that `DjangoJSONEncoder` makes of what `json.dumps` refuses.
+#[cfg(feature = "cache")]
+fn django_text(kind: &Kind<'_>) -> Result<String, &'static str> {
+    // Where it is not zero, the fraction of a second has six digits, of which three are kept.
+    let mut text = match kind {
+        Kind::DateTime(moment) => {
+            if moment.time_zone.is_some() && moment.utcoffset().is_none() {
+                return Err("a datetime in an unknown time zone");
+            }
+            let mut text = moment.isoformat();
+            if text.as_bytes().get(19) == Some(&b'.') {
+                text.replace_range(23..26, "");
+            }
+            text
+        }
+        Kind::Time(time) if time.time_zone.is_some() => return Err("a time with a time zone"),
+        Kind::Time(time) => {
+            let mut text = time.isoformat();
+            text.truncate(12);
+            text
+        }
+        Kind::Date(date) => date.isoformat(),
+        Kind::TimeDelta(delta) => delta.isoformat(),
+        Kind::Decimal(text) => (*text).to_owned(),
+        Kind::Uuid(number) => uuid_text(*number),
+        kind => return Err(kind.description()),
+    };
+    if matches!(kind, Kind::DateTime(_)) && text.ends_with("+00:00") {
+        text.truncate(text.len() - 6);
+        text.push('Z');
+    }
+    Ok(text)
+}
+
+fn uuid_text(number: u128) -> String {
+    let digits = format!("{number:032x}");
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
+    format!("{}-{}", parts.join("-"), &digits[20..])
 }
 
 impl Kind<'_> {
