@@ -8,7 +8,7 @@ use django_session::codec::cache::{
 };
 use django_session::codec::graph::{Dict, Graph, Items, Kind, Value};
 use django_session::codec::pickle::{Limits, PickleErrorKind};
-use django_session::codec::{Compression, Format, SESSION_SALT, Serializer};
+use django_session::codec::{Compression, Format, Name, SESSION_SALT, Serializer};
 use django_session::signing::{
     Algorithm, CookieSalt, CookieSigner, PasswordResetTokenGenerator, PasswordResetUser, Signer,
     TimestampSigner, TokenForm,
@@ -145,7 +145,7 @@ pub(crate) fn json(input: &[u8]) {
     let json = data.to_json().unwrap();
     let again = SessionData::from_json(&json).unwrap();
     assert_eq!(again.to_json().unwrap(), json);
-    for name in data.keys().filter_map(|name| name.to_str()) {
+    for name in data.keys().filter_map(Name::to_str) {
         let _ = data.get::<Vec<Vec<f64>>>(&name);
         let _ = data.get::<std::collections::BTreeMap<i64, Option<String>>>(&name);
         let _ = data.get::<(u8, bool, char)>(&name);

@@ -96,7 +96,6 @@ impl<'a> Comparison<'a> {
         expect(same, path, &format!("{kind:?} for {expected}"))
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm per tag")]
     fn tagged(&mut self, path: &str, value: Value<'a>, tag: &str, expected: &Json) -> Result {
         let kind = value.kind();
         let same = match (tag, &kind) {
@@ -269,6 +268,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// What the pickle says of an object that its class has made something of.
+    #[expect(clippy::too_many_lines, reason = "one arm per class")]
     fn opaque_object(
         &mut self,
         path: &str,

@@ -92,15 +92,15 @@ impl Drop for Tally {
             // One write, because other tests append to the same file.
             file.unwrap().write_all(line.as_bytes()).unwrap();
         }
-        let failed: Vec<_> = self.ids.iter().filter(|(_, verdict)| *verdict == "failed").collect();
-        if !failed.is_empty() && !std::thread::panicking() {
-            panic!(
-                "{} records of {} fail, the first of them {}",
-                failed.len(),
-                self.family,
-                failed[0].0
-            );
-        }
+        let mut failed = self.ids.iter().filter(|(_, verdict)| *verdict == "failed");
+        let first = failed.next();
+        assert!(
+            first.is_none() || std::thread::panicking(),
+            "{} records of {} fail, the first of them {}",
+            failed.count() + 1,
+            self.family,
+            first.map_or("", |(id, _)| id),
+        );
     }
 }
 

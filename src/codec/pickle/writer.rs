@@ -227,7 +227,7 @@ impl<'a> Writer<'a> {
             if alone(before) {
                 self.out.push(one);
             } else if entry == length || entry.is_multiple_of(BATCH) {
-                self.to_mark(many);
+                self.close_mark(many);
             }
         }
         if entry == length {
@@ -253,7 +253,7 @@ impl<'a> Writer<'a> {
         // A tuple that contains itself has been written by now, as part of one of its items.
         if self.is_remembered(frame.id) {
             if long {
-                self.to_mark(b'1');
+                self.close_mark(b'1');
             } else {
                 self.out.extend(std::iter::repeat_n(b'0', items.len()));
             }
@@ -264,7 +264,7 @@ impl<'a> Writer<'a> {
             1 => self.out.push(0x85),
             2 => self.out.push(0x86),
             3 => self.out.push(0x87),
-            _ => self.to_mark(b't'),
+            _ => self.close_mark(b't'),
         }
         self.remember(frame.id);
     }
@@ -277,10 +277,10 @@ impl<'a> Writer<'a> {
             self.open.push(Frame { next: frame.next + 1, ..frame });
             self.visit(item);
         } else if self.is_remembered(frame.id) {
-            self.to_mark(b'1');
+            self.close_mark(b'1');
             self.fetch(frame.id);
         } else {
-            self.to_mark(0x91);
+            self.close_mark(0x91);
             self.remember(frame.id);
         }
     }
@@ -313,7 +313,7 @@ impl<'a> Writer<'a> {
             Maker::Call { .. } => self.out.push(b'R'),
             Maker::New { .. } => self.out.push(0x81),
             Maker::NewEx { .. } => self.out.push(0x92),
-            Maker::Instance { .. } => self.to_mark(b'o'),
+            Maker::Instance { .. } => self.close_mark(b'o'),
         }
         // As with tuples: it was part of what it is made of, and is there with all its changes.
         if self.is_remembered(frame.id) {
@@ -336,10 +336,10 @@ impl<'a> Writer<'a> {
                 match (before, begun) {
                     (Step::SetState(_), _) => self.out.push(b'b'),
                     (Step::Append(_), 1) => self.out.push(b'a'),
-                    (Step::Append(_), _) => self.to_mark(b'e'),
+                    (Step::Append(_), _) => self.close_mark(b'e'),
                     (Step::SetItem(..), 1) => self.out.push(b's'),
-                    (Step::SetItem(..), _) => self.to_mark(b'u'),
-                    (Step::Add(_), _) => self.to_mark(0x90),
+                    (Step::SetItem(..), _) => self.close_mark(b'u'),
+                    (Step::Add(_), _) => self.close_mark(0x90),
                 }
                 frame.batch = index;
             }
@@ -376,7 +376,7 @@ impl<'a> Writer<'a> {
     }
 
     /// An opcode that takes everything down to the last mark.
-    fn to_mark(&mut self, opcode: u8) {
+    fn close_mark(&mut self, opcode: u8) {
         self.marks = self.marks.saturating_sub(1);
         self.out.push(opcode);
     }
