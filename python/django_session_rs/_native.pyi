@@ -1,22 +1,36 @@
 # ruff: noqa: PYI021 - the extension has its documentation here
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol, final, type_check_only
+
+from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "AuthHashMatch",
     "CacheCodec",
     "CacheKeys",
+    "CookieSigner",
     "DecodedSession",
+    "PasswordResetTokenGenerator",
     "SessionCodec",
+    "Signer",
+    "TimestampSigner",
+    "UnsignedValue",
     "UnwrappedValue",
     "__version__",
     "check_database_key",
     "check_memcached_key",
     "database_expires",
     "django_redis_timeout",
+    "dumps",
     "file_expiry",
     "file_name",
+    "get_cookie_signer",
+    "loads",
     "memcached_exptime",
     "redis_timeout",
+    "session_auth_hash",
+    "verify_session_auth_hash",
 ]
 
 __version__: str
@@ -97,6 +111,337 @@ class DecodedSession:
     @property
     def compressed(self) -> bool:
         """Whether the payload was compressed."""
+
+@type_check_only
+class _Serializer(Protocol):
+    """What turns objects into bytes and back, as ``signing.JSONSerializer`` does."""
+
+    def dumps(self, obj: Any, /) -> bytes: ...
+    def loads(self, data: bytes, /) -> Any: ...
+
+@type_check_only
+class _User(Protocol):
+    """What of a user is in a token; a user of ``django.contrib.auth`` has it all."""
+
+    @property
+    def pk(self) -> Any: ...
+    @property
+    def password(self) -> str: ...
+    @property
+    def last_login(self) -> datetime.datetime | None: ...
+
+@disjoint_base
+class Signer:
+    """Signs and checks text with a salt, as ``django.core.signing.Signer``.
+
+    ``key`` and ``fallback_keys`` are ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``; without a key
+    both are those of the Django settings, with one only what is given counts. ``salt`` is by
+    default the one that Django's class of the same name has, and for a subclass its dotted name.
+    ``algorithm`` is ``"sha256"`` or ``"sha1"``; signatures of ``accept_algorithms`` are accepted
+    too, as Django 3.1 and 3.2 did with SHA-1. A payload that inflates to more than ``max_size``
+    bytes is refused.
+
+    Raises ``ValueError`` for an empty key or an unsafe separator, and
+    ``django.utils.crypto.InvalidAlgorithm``, which is one, for another algorithm.
+    """
+
+    def __new__(
+        cls,
+        *,
+        key: str | bytes | None = None,
+        sep: str = ":",
+        salt: str | None = None,
+        algorithm: str | None = None,
+        fallback_keys: Iterable[str | bytes] | None = None,
+        accept_algorithms: Sequence[str] = ...,
+        max_size: int = 67108864,
+    ) -> Self: ...
+    @property
+    def salt(self) -> str:
+        """The salt, without the word that Django adds."""
+
+    @property
+    def sep(self) -> str:
+        """What stands between a value and its signature."""
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm that signs."""
+
+    def signature(self, value: Any) -> str:
+        """Return the signature alone."""
+
+    def sign(self, value: Any) -> str:
+        """Return ``value:signature``; a value that is no text is signed as ``str`` shows it."""
+
+    def unsign(self, signed_value: str) -> str:
+        """Return what was signed.
+
+        Raises ``django.core.signing.BadSignature`` if no key matches.
+        """
+
+    def inspect(self, signed_value: str) -> UnsignedValue:
+        """As ``unsign``, and tell which key and which algorithm it was."""
+
+    def sign_object(
+        self, obj: Any, serializer: type[_Serializer] | None = None, compress: bool = False
+    ) -> str:
+        """Return an object as signed text that fits into a URL.
+
+        Without a ``serializer`` it is JSON with the bytes that Django writes. ``compress`` makes it
+        shorter where zlib can.
+        """
+
+    def unsign_object(self, signed_obj: str, serializer: type[_Serializer] | None = None) -> Any:
+        """Return the object that ``sign_object`` was given.
+
+        Raises ``BadSignature``, and ``DecodeError`` or ``PayloadTooLargeError`` if what was signed
+        is no such object.
+        """
+
+class TimestampSigner(Signer):
+    """Signs text together with the time, as ``django.core.signing.TimestampSigner``.
+
+    The arguments are those of ``Signer``. ``now`` is Unix time, ``time.time()`` if left out;
+    ``max_age`` is a number of seconds or a ``timedelta``.
+    """
+
+    def __new__(
+        cls,
+        *,
+        key: str | bytes | None = None,
+        sep: str = ":",
+        salt: str | None = None,
+        algorithm: str | None = None,
+        fallback_keys: Iterable[str | bytes] | None = None,
+        accept_algorithms: Sequence[str] = ...,
+        max_size: int = 67108864,
+    ) -> Self: ...
+    def sign(self, value: Any, *, now: float | None = None) -> str:
+        """Return ``value:timestamp:signature``."""
+
+    def unsign(
+        self,
+        value: str,
+        max_age: float | datetime.timedelta | None = None,
+        *,
+        now: float | None = None,
+    ) -> str:
+        """Return what was signed.
+
+        Raises ``BadSignature`` if no key matches, ``SignatureExpired`` if it is older than
+        ``max_age``, and ``DecodeError`` if it has no time stamp.
+        """
+
+    def inspect(
+        self,
+        signed_value: str,
+        max_age: float | datetime.timedelta | None = None,
+        *,
+        now: float | None = None,
+    ) -> UnsignedValue:
+        """As ``unsign``, and tell when it was signed, with which key and algorithm."""
+
+    def sign_object(
+        self,
+        obj: Any,
+        serializer: type[_Serializer] | None = None,
+        compress: bool = False,
+        *,
+        now: float | None = None,
+    ) -> str:
+        """As ``Signer.sign_object``, with the time."""
+
+    def unsign_object(
+        self,
+        signed_obj: str,
+        serializer: type[_Serializer] | None = None,
+        max_age: float | datetime.timedelta | None = None,
+        *,
+        now: float | None = None,
+    ) -> Any:
+        """As ``Signer.unsign_object``; raises ``SignatureExpired`` beyond ``max_age``."""
+
+@final
+class UnsignedValue:
+    """What the ``inspect`` of a signer found."""
+
+    @property
+    def value(self) -> str:
+        """The text that was signed."""
+
+    @property
+    def fallback(self) -> int | None:
+        """Index in ``fallback_keys`` of the key that matched; ``None`` for the key itself."""
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of the signature."""
+
+    @property
+    def signed_at(self) -> int | None:
+        """Unix time at which it was signed; ``None`` from a ``Signer``."""
+
+    @property
+    def salt_rule(self) -> str | None:
+        """The rule of a ``CookieSigner``; ``None`` from the others."""
+
+def dumps(
+    obj: Any,
+    key: str | bytes | None = None,
+    salt: str = "django.core.signing",
+    serializer: type[_Serializer] | None = None,
+    compress: bool = False,
+    *,
+    now: float | None = None,
+) -> str:
+    """Return an object as signed and dated text, as ``django.core.signing.dumps``."""
+
+def loads(
+    s: str,
+    key: str | bytes | None = None,
+    salt: str = "django.core.signing",
+    serializer: type[_Serializer] | None = None,
+    max_age: float | datetime.timedelta | None = None,
+    fallback_keys: Iterable[str | bytes] | None = None,
+    *,
+    accept_algorithms: Sequence[str] = ...,
+    now: float | None = None,
+) -> Any:
+    """Return the object that ``dumps`` was given, as ``django.core.signing.loads``.
+
+    Raises what ``TimestampSigner.unsign_object`` raises.
+    """
+
+def get_cookie_signer(
+    salt: str = "django.core.signing.get_cookie_signer",
+    *,
+    key: str | bytes | None = None,
+    fallback_keys: Iterable[str | bytes] | None = None,
+) -> TimestampSigner:
+    """Return the signer of ``django.core.signing.get_cookie_signer``.
+
+    Its keys are those given, or those of the settings, behind ``django.http.cookies``.
+    """
+
+@final
+class CookieSigner:
+    """Signs and checks the values of one cookie.
+
+    They are those of ``HttpResponse.set_signed_cookie`` and ``HttpRequest.get_signed_cookie``, with
+    the same ``salt``. ``salt_rule`` is ``"v2"``, what Django writes since 5.2.15, 6.0.6 and 6.1, or
+    ``"legacy"``, what it wrote before. ``accept_salt_rules=["legacy"]`` is what the setting
+    ``SIGNED_COOKIE_LEGACY_SALT_FALLBACK`` allows: a value signed by that rule is good for every
+    cookie whose name and salt make the same text. Keys and algorithms are as in ``Signer``.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        salt: str = "",
+        *,
+        key: str | bytes | None = None,
+        fallback_keys: Iterable[str | bytes] | None = None,
+        salt_rule: Literal["v2", "legacy"] = "v2",
+        accept_salt_rules: Sequence[Literal["v2", "legacy"]] = ...,
+        algorithm: str | None = None,
+        accept_algorithms: Sequence[str] = ...,
+    ) -> CookieSigner: ...
+    def sign(self, value: Any, *, now: float | None = None) -> str:
+        """Return the value to set the cookie to."""
+
+    def unsign(
+        self,
+        value: str,
+        max_age: float | datetime.timedelta | None = None,
+        *,
+        now: float | None = None,
+    ) -> str:
+        """Return what was signed.
+
+        Raises ``BadSignature``, ``SignatureExpired`` or ``DecodeError``.
+        """
+
+    def inspect(
+        self,
+        value: str,
+        max_age: float | datetime.timedelta | None = None,
+        *,
+        now: float | None = None,
+    ) -> UnsignedValue:
+        """As ``unsign``, and tell when it was signed, with which key, algorithm and rule."""
+
+@final
+class PasswordResetTokenGenerator:
+    """Makes and checks the tokens in password-reset links, as ``django.contrib.auth.tokens``.
+
+    ``key`` and ``fallback_keys`` are as in ``Signer``. ``timeout`` is ``PASSWORD_RESET_TIMEOUT`` in
+    seconds: that of the settings without a key, and 3 days with one. ``form`` is
+    ``"seconds_and_email"``, what Django makes since 3.2, ``"seconds"`` for 3.1, or ``"days"`` for
+    what went before; ``accept_forms`` are accepted too. A user is any object with ``pk``,
+    ``password``, ``last_login`` and an e-mail address as Django's models have it.
+    """
+
+    def __new__(
+        cls,
+        *,
+        key: str | bytes | None = None,
+        fallback_keys: Iterable[str | bytes] | None = None,
+        timeout: int | None = None,
+        form: Literal["seconds_and_email", "seconds", "days"] = "seconds_and_email",
+        accept_forms: Sequence[Literal["seconds_and_email", "seconds", "days"]] = ...,
+        algorithm: str | None = None,
+        accept_algorithms: Sequence[str] = ...,
+    ) -> PasswordResetTokenGenerator: ...
+    def make_token(self, user: _User, *, now: datetime.datetime | None = None) -> str:
+        """Return a token for the user as it is now.
+
+        ``now`` is local time in ``TIME_ZONE``, ``datetime.now()`` if left out.
+        """
+
+    def check_token(
+        self, user: _User | None, token: str | None, *, now: datetime.datetime | None = None
+    ) -> bool:
+        """Return whether the token is one for the user as it is now, and not too old."""
+
+def session_auth_hash(
+    password: str, *, key: str | bytes | None = None, algorithm: str | None = None
+) -> str:
+    """Return what ``login`` stores as ``_auth_user_hash`` for a user with this password field.
+
+    Django used ``algorithm="sha1"`` up to 3.0.
+    """
+
+def verify_session_auth_hash(
+    stored: str | None,
+    password: str,
+    *,
+    key: str | bytes | None = None,
+    fallback_keys: Iterable[str | bytes] | None = None,
+    algorithm: str | None = None,
+    accept_algorithms: Sequence[str] = ...,
+) -> AuthHashMatch | None:
+    """Tell how ``_auth_user_hash`` was made for the password field that the user has now.
+
+    ``None`` means not at all: the session is not a login any more. ``algorithm`` is the one that
+    the site's Django stores, ``accept_algorithms`` are accepted too, as 3.1 and 3.2 did with SHA-1.
+    """
+
+@final
+class AuthHashMatch:
+    """What ``verify_session_auth_hash`` found."""
+
+    @property
+    def fallback(self) -> int | None:
+        """Index in ``fallback_keys`` of the key that matched; ``None`` for the key itself."""
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of the hash."""
+
+    @property
+    def needs_upgrade(self) -> bool:
+        """Whether Django would store another hash for the same login now."""
 
 @final
 class CacheKeys:

@@ -13,7 +13,7 @@ use crate::codec::{
 
 /// Texts from this length on are worked on without the interpreter's lock: below it, handing the
 /// lock over costs more than the others gain.
-const LARGE: usize = 32 << 10;
+pub(super) const LARGE: usize = 32 << 10;
 
 #[pyclass(frozen, name = "SessionCodec", module = "django_session_rs")]
 pub(super) struct PySessionCodec {
@@ -115,15 +115,7 @@ impl PySessionCodec {
 
 impl PySessionCodec {
     fn sign(&self, py: Python<'_>, payload: &[u8], now: Option<f64>) -> PyResult<String> {
-        let now = match now {
-            Some(now) => now,
-            None => clock(py)?,
-        };
-        if !now.is_finite() {
-            return Err(PyValueError::new_err("now must be a number of seconds"));
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "as int() cuts the fraction")]
-        let now = now as i64;
+        let now = seconds(py, now)?;
         Ok(if payload.len() < LARGE {
             self.codec.encode_payload(payload, now)
         } else {
@@ -168,7 +160,7 @@ impl DecodedSession {
 
 /// Reads JSON; what Python's reader refuses becomes a `DecodeError`. The original exception is not
 /// kept as its cause, since a `JSONDecodeError` carries the whole payload.
-fn load<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn load<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     convert::from_json(py, payload).map_err(|failure| {
         if failure.is_instance_of::<PyValueError>(py)
             || failure.is_instance_of::<PyRecursionError>(py)
@@ -181,7 +173,7 @@ fn load<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// A secret key of the settings, text or bytes; nothing if it is empty.
-fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
+pub(super) fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
     let found = if let Ok(text) = key.cast::<PyString>() {
         SecretKey::new(text.to_str()?)
     } else if let Ok(bytes) = key.cast::<PyBytes>() {
@@ -193,10 +185,20 @@ fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
 }
 
 /// Python's `time.time()`, looked up anew so that a test's frozen clock is seen.
-fn clock(py: Python<'_>) -> PyResult<f64> {
+pub(super) fn clock(py: Python<'_>) -> PyResult<f64> {
     static TIME: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let module = TIME.get_or_try_init(py, || py.import("time").map(Bound::unbind))?;
     module.bind(py).call_method0(pyo3::intern!(py, "time"))?.extract()
+}
+
+/// Whole seconds of `now`, or of Python's clock.
+pub(super) fn seconds(py: Python<'_>, now: Option<f64>) -> PyResult<i64> {
+    let now = now.map_or_else(|| clock(py), Ok)?;
+    if !now.is_finite() {
+        return Err(PyValueError::new_err("now must be a number of seconds"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "as int() cuts the fraction")]
+    Ok(now as i64)
 }
 
 /// What a JSON value that is not an object is, without showing it.

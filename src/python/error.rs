@@ -14,9 +14,7 @@ use crate::codec::{DecodeError, Part};
 /// The exception for a codec error.
 pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
     match error {
-        DecodeError::BadSignature | DecodeError::SignatureExpired { .. } => {
-            bad_signature(py, error)
-        }
+        DecodeError::BadSignature => bad_signature(py, error),
         DecodeError::Malformed { part: Part::Base64 } => {
             decode_error(py, &error.to_string(), "base64")
         }
@@ -29,6 +27,7 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
             decode_error(py, &error.to_string(), "json")
         }
         DecodeError::Pickle(_) => decode_error(py, &error.to_string(), "pickle"),
+        DecodeError::SignatureExpired { .. } => signature_expired(py, error),
         DecodeError::TooLarge { .. } => too_large(py, &error.to_string()),
         DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
     }
@@ -71,6 +70,18 @@ pub(super) fn unreadable_json(py: Python<'_>) -> PyErr {
 fn bad_signature(py: Python<'_>, error: &DecodeError) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     raise(CLASS.import(py, "django.core.signing", "BadSignature"), (error.to_string(),))
+}
+
+fn signature_expired(py: Python<'_>, error: &DecodeError) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    raise(CLASS.import(py, "django.core.signing", "SignatureExpired"), (error.to_string(),))
+}
+
+/// The exception for an algorithm that is not supported.
+pub(super) fn invalid_algorithm(py: Python<'_>) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django.utils.crypto", "InvalidAlgorithm");
+    raise(class, ("an algorithm is 'sha256' or 'sha1'",))
 }
 
 fn decode_error(py: Python<'_>, message: &str, reason: &str) -> PyErr {

@@ -2,12 +2,14 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between. [`cache`] does the same for the entries of caches. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+//! in between, and [`cache`] does the same for what caches keep. [`signing`] is `django.core.signing` and
+//! what stands on it. [`error`] is the only mapping of errors to Python's and Django's exceptions.
 
 mod cache;
 mod codec;
 mod convert;
 mod error;
+mod signing;
 
 use pyo3::prelude::*;
 
@@ -23,6 +25,14 @@ mod _native {
     };
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
+    #[pymodule_export]
+    use super::signing::{
+        UnsignedValue,
+        auth::{AuthHashMatch, session_auth_hash, verify_session_auth_hash},
+        cookie::{PyCookieSigner, get_cookie_signer},
+        signer::{PySigner, PyTimestampSigner, dumps, loads},
+        token::PyPasswordResetTokenGenerator,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

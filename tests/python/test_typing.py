@@ -12,7 +12,15 @@ import django_session_rs
 from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
 
 USE = """
-from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
+import datetime
+
+from django_session_rs import (
+    DecodedSession,
+    DecodeError,
+    PayloadTooLargeError,
+    SessionCodec,
+    signing,
+)
 from django_session_rs.backends.db import SessionStore
 
 codec: SessionCodec = SessionCodec(b"key", fallbacks=["old"], compression="small", max_size=10)
@@ -36,6 +44,20 @@ class Mine(SessionStore):
     max_size = 5
 
 
+class Signer(signing.TimestampSigner):
+    pass
+
+
+signer: Signer = Signer(key="key", fallback_keys=iter(["old"]), accept_algorithms=["sha1"])
+signed: str = signer.sign_object([1], signing.JSONSerializer, compress=True)
+value: object = signer.unsign_object(signed, max_age=datetime.timedelta(days=1))
+found_value: signing.UnsignedValue = signer.inspect(signer.sign(1), 60)
+cookie: str = signing.CookieSigner("name", accept_salt_rules=["legacy"]).sign("x")
+user = signing.PasswordResetUser(pk=1, password="x")
+good: bool = signing.PasswordResetTokenGenerator(key="key").check_token(user, "token")
+match: signing.AuthHashMatch | None = signing.verify_session_auth_hash("", "x", key="key")
+signing.CookieSigner("name", salt_rule="v3")  # type: ignore[arg-type]
+signing.dumps(1, serializer=int)  # type: ignore[arg-type]
 SessionCodec("key", compression="tiny")  # type: ignore[arg-type]
 codec.decode(b"bytes")  # type: ignore[arg-type]
 """
@@ -53,7 +75,7 @@ def test_what_is_exported():
 
 def test_the_extension_is_no_debug_build():
     module = importlib.import_module("django_session_rs._native")
-    assert {"DecodedSession", "SessionCodec", "__version__"} <= set(dir(module))
+    assert {"DecodedSession", "SessionCodec", "Signer", "__version__"} <= set(dir(module))
 
 
 def test_types_are_shipped():

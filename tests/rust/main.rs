@@ -12,6 +12,7 @@ mod pickle;
 mod pickle_oracle;
 mod properties;
 mod session;
+mod signing;
 mod stores;
 mod vectors;
 mod web;

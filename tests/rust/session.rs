@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use django_session::codec::{KeyMatch, SecretKey, SessionCodec};
 use django_session::session::{
-    Clock, EXPIRY_KEY, ExpiryError, SessionRecord, session_auth_hash, verify_session_auth_hash,
+    Clock, EXPIRY_KEY, ExpiryError, HASH_KEY, SessionRecord, session_auth_hash,
+    session_auth_hash_with, verify_session_auth_hash, verify_session_auth_hash_with,
 };
+use django_session::signing::Algorithm;
 use django_session::store::MemoryStore;
 use django_session::{
     DateTime, Expiry, Session, SessionData, SessionError, SessionKey, SessionSettings,
@@ -548,37 +550,97 @@ async fn rows_are_loaded_as_django_loads_them() {
     assert_eq!(checked, 4 * 20);
 }
 
+/// The settings of a record.
+fn settings_of(record: &Value) -> SessionSettings {
+    let key = |value: &Value| SecretKey::new(vectors::secret(value)).unwrap();
+    let mut settings = SessionSettings::default();
+    settings.secret_key = Some(key(&record["secret_key"]));
+    let fallbacks = record["fallbacks"].as_array().map_or(&[][..], Vec::as_slice);
+    settings.secret_key_fallbacks = fallbacks.iter().map(key).collect();
+    settings
+}
+
 /// What `get_session_auth_hash` gave, and what fallback keys accept.
 #[test]
 fn logins_are_checked_against_the_password_as_django_checks_them() {
     let records = vectors::read("auth_hash");
-    for record in &records {
+    let records = records.iter().filter(|record| !text(record, "id").contains("/get_user/"));
+    let mut hashes = 0;
+    for record in records {
         let id = text(record, "id");
-        let key = |value: &Value| SecretKey::new(vectors::secret(value)).unwrap();
-        let (hash, password) = (text(record, "hash"), text(record, "password_field"));
-        assert_eq!(session_auth_hash(&key(&record["secret_key"]), password), hash, "{id}");
-
-        let mut settings = SessionSettings::default();
-        assert_eq!(verify_session_auth_hash(hash, password, &settings), None, "{id}");
-        settings.secret_key = Some(key(&record["secret_key"]));
-        let fallbacks = record["fallbacks"].as_array().map_or(&[][..], Vec::as_slice);
-        settings.secret_key_fallbacks = fallbacks.iter().map(key).collect();
-        let verify = |hash: &str| verify_session_auth_hash(hash, password, &settings);
-        assert_eq!(verify(hash).map(|found| found.key), Some(KeyMatch::Primary), "{id}");
-        let fallback_hashes = record["fallback_hashes"].as_array().map_or(&[][..], Vec::as_slice);
-        for (index, hash) in fallback_hashes.iter().enumerate() {
-            assert_eq!(
-                verify(hash.as_str().unwrap()).map(|found| found.key),
-                Some(KeyMatch::Fallback(index)),
-                "{id}"
-            );
+        let password = text(record, "password_field");
+        let settings = settings_of(record);
+        let primary = settings.secret_key.as_ref().unwrap();
+        // 3.2 has both, the others one or the other.
+        for (name, algorithm) in [
+            ("hash_sha1", Algorithm::Sha1),
+            ("hash_sha256", Algorithm::Sha256),
+            ("legacy_hash", Algorithm::Sha1),
+            (
+                "hash",
+                Algorithm::from_name(record["algorithm"].as_str().unwrap_or("sha256")).unwrap(),
+            ),
+        ] {
+            let Some(hash) = record[name].as_str() else { continue };
+            hashes += 1;
+            assert_eq!(session_auth_hash_with(algorithm, primary, password), hash, "{id}");
+            let verify = |hash: &str| {
+                let found = verify_session_auth_hash_with([algorithm], hash, password, &settings)?;
+                assert_eq!(found.algorithm, algorithm);
+                assert_eq!(found.needs_upgrade, found.key != KeyMatch::Primary);
+                Some(found.key)
+            };
+            let empty = SessionSettings::default();
+            assert_eq!(verify_session_auth_hash(hash, password, &empty), None, "{id}");
+            assert_eq!(verify(hash), Some(KeyMatch::Primary), "{id}");
+            let simple = verify_session_auth_hash(hash, password, &settings);
+            assert_eq!(simple.is_some(), algorithm == Algorithm::Sha256, "{id}");
+            let others = record["fallback_hashes"].as_array().map_or(&[][..], Vec::as_slice);
+            for (index, hash) in others.iter().enumerate() {
+                assert_eq!(verify(hash.as_str().unwrap()), Some(KeyMatch::Fallback(index)), "{id}");
+            }
+            for wrong in ["", &hash[1..], &hash.to_uppercase().replace(char::is_numeric, "A")] {
+                assert_eq!(verify(wrong), None, "{id}");
+            }
+            assert_eq!(verify_session_auth_hash(hash, "another", &settings), None, "{id}");
         }
-        for wrong in ["", &hash[1..], &hash.to_uppercase().replace(char::is_numeric, "A")] {
-            assert_eq!(verify(wrong), None, "{id}");
+        if record["algorithm"] == "sha256" {
+            assert_eq!(session_auth_hash(primary, password), record["hash"], "{id}");
         }
-        assert_eq!(verify_session_auth_hash(hash, "another", &settings), None, "{id}");
     }
-    assert_eq!(records.len(), 60);
+    assert_eq!(hashes, 5 * 20 + 3 * 20);
+}
+
+/// What `get_user` made of the hash in a session, release by release.
+#[test]
+fn a_session_is_flushed_where_django_flushes_it() {
+    let records = vectors::read("auth_hash");
+    let records = records.iter().filter(|record| text(record, "id").contains("/get_user/"));
+    let mut checked = 0;
+    for record in records {
+        let id = text(record, "id");
+        let algorithms = match &text(record, "django_version")[..3] {
+            "1.1" | "2.2" => &[Algorithm::Sha1][..],
+            "3.2" => &[Algorithm::Sha256, Algorithm::Sha1],
+            _ => &[Algorithm::Sha256],
+        };
+        let stored = record["before"]["data"][HASH_KEY].as_str().unwrap_or_default();
+        let password = text(record, "password_field");
+        let settings = settings_of(record);
+        let found =
+            verify_session_auth_hash_with(algorithms.iter().copied(), stored, password, &settings);
+        assert_eq!(record["anonymous"], found.is_none(), "{id}");
+        if let Some(found) = found {
+            let key = settings.secret_key.as_ref().unwrap();
+            let now = session_auth_hash_with(algorithms[0], key, password);
+            assert_eq!(found.needs_upgrade, stored != now, "{id}");
+            // Of a fallback key Django stores the hash anew, of SHA-1 it does not.
+            let replaced = record["after"]["data"][HASH_KEY] != *stored;
+            assert_eq!(replaced, found.key != KeyMatch::Primary, "{id}");
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 37);
 }
 
 /// Django could read it, so it must not be emptied and then overwritten.
