@@ -35,7 +35,11 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
 
 /// The exception for a value of a cache.
 pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
+    if error.is_too_large() {
+        return too_large(py, &error.to_string());
+    }
     let reason = match error {
+        CacheDecodeError::Json(_) => "json",
         CacheDecodeError::Malformed { part } => match part {
             CachePart::Base64 => "base64",
             CachePart::Compressed(compressor) => match compressor {
@@ -48,9 +52,12 @@ pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
             },
             CachePart::Expiry => "expiry",
             CachePart::Flags => "flags",
+            CachePart::Utf8 => "utf8",
         },
+        CacheDecodeError::MsgPack(_) => "msgpack",
         CacheDecodeError::NotASession { .. } => "not_an_object",
-        CacheDecodeError::TooLarge { .. } => return too_large(py, &error.to_string()),
+        CacheDecodeError::Pickle(_) => "pickle",
+        CacheDecodeError::TooLarge { .. } => "too_large",
     };
     decode_error(py, &error.to_string(), reason)
 }
