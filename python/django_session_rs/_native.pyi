@@ -112,6 +112,113 @@ class DecodedSession:
     def compressed(self) -> bool:
         """Whether the payload was compressed."""
 
+@final
+class CacheKeys:
+    """Makes the keys of one entry of ``CACHES`` for one session engine.
+
+    ``key_function`` is called with the engine's key, ``key_prefix`` and ``version``, in this order.
+    ``cache_key_prefix`` is for a site whose ``SessionStore`` has its own.
+    """
+
+    def __new__(
+        cls,
+        engine: Literal["cache", "cached_db"] = "cache",
+        *,
+        key_prefix: str = "",
+        version: Any = None,
+        key_function: Callable[[str, str, Any], str] | None = None,
+        cache_key_prefix: str | None = None,
+    ) -> CacheKeys: ...
+    def cache_key(self, session_key: str) -> str:
+        """Return what the engine asks the cache for."""
+
+    def server_key(self, session_key: str) -> str:
+        """Return what reaches the server (``BaseCache.make_key``)."""
+
+@final
+class CacheCodec:
+    """Takes a session out of what a cache backend keeps, and back.
+
+    ``"redis"`` is Django's own ``RedisCache`` and ``"django-redis"`` the other one, which alone has
+    a ``serializer`` and a ``compressor``. A ``"database"`` is read as Django before 6.1 reads it,
+    or with ``strict_base64`` as 6.1 does. A value that inflates to more than ``max_size`` bytes is
+    refused; Django has no such limit.
+    """
+
+    def __new__(
+        cls,
+        backend: Literal["database", "django-redis", "file", "memcached", "redis"],
+        *,
+        serializer: Literal["json", "msgpack", "pickle"] = "pickle",
+        compressor: Literal["gzip", "identity", "lz4", "lzma", "zlib", "zstd"] = "identity",
+        strict_base64: bool = False,
+        max_size: int = 67108864,
+    ) -> CacheCodec: ...
+    def unwrap(self, value: bytes | str, *, flags: int | None = None) -> UnwrappedValue:
+        """Return the serialized session in a value: text for a database, else bytes.
+
+        ``flags`` are memcached's; without them those of a pickle are assumed.
+
+        Raises ``DecodeError`` or ``PayloadTooLargeError``.
+        """
+
+    def wrap(self, payload: bytes, *, expiry: float | None = None) -> bytes:
+        """Wrap what a serializer wrote.
+
+        ``expiry`` is the Unix time after which the entry is no more, ``None`` for never; only a
+        ``"file"`` holds it, see ``file_expiry``.
+        """
+
+@final
+class UnwrappedValue:
+    """What ``CacheCodec.unwrap`` found."""
+
+    @property
+    def payload(self) -> bytes:
+        """What the serializer wrote."""
+
+    @property
+    def serializer(self) -> str:
+        """What wrote it: ``"json"``, ``"msgpack"`` or ``"pickle"``."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it was compressed."""
+
+    @property
+    def expiry(self) -> float | None:
+        """Unix time after which a ``"file"`` is no more, ``None`` for never and all others."""
+
+def check_memcached_key(server_key: str) -> None:
+    """Raise ``django.core.cache.InvalidCacheKey`` if memcached does not take this key.
+
+    It takes 250 bytes without spaces and control characters.
+    """
+
+def check_database_key(server_key: str) -> None:
+    """Raise ``django.core.cache.InvalidCacheKey`` if a ``DatabaseCache`` cannot store this key.
+
+    The column holds 255 characters. Django would drop the session without a word.
+    """
+
+def file_name(server_key: str) -> str:
+    """Return the name of the file in which a ``FileBasedCache`` keeps this key."""
+
+def redis_timeout(timeout: float) -> int:
+    """Return the seconds that ``RedisCache`` sends as ``EX``; at 0 the entry is deleted."""
+
+def django_redis_timeout(timeout: float) -> int:
+    """Return the milliseconds that django-redis sends as ``PX``; at 0 the entry is deleted."""
+
+def memcached_exptime(timeout: float, now: float) -> int:
+    """Return the expiry that memcached gets: absolute beyond 30 days, -1 for at once."""
+
+def file_expiry(timeout: float, now: float) -> float:
+    """Return the absolute expiry that a ``FileBasedCache`` writes before the value."""
+
+def database_expires(timeout: float, now: float) -> int:
+    """Return the Unix time in the column ``expires`` of a ``DatabaseCache``."""
+
 @type_check_only
 class _Serializer(Protocol):
     """What turns objects into bytes and back, as ``signing.JSONSerializer`` does."""
@@ -442,110 +549,3 @@ class AuthHashMatch:
     @property
     def needs_upgrade(self) -> bool:
         """Whether Django would store another hash for the same login now."""
-
-@final
-class CacheKeys:
-    """Makes the keys of one entry of ``CACHES`` for one session engine.
-
-    ``key_function`` is called with the engine's key, ``key_prefix`` and ``version``, in this order.
-    ``cache_key_prefix`` is for a site whose ``SessionStore`` has its own.
-    """
-
-    def __new__(
-        cls,
-        engine: Literal["cache", "cached_db"] = "cache",
-        *,
-        key_prefix: str = "",
-        version: Any = None,
-        key_function: Callable[[str, str, Any], str] | None = None,
-        cache_key_prefix: str | None = None,
-    ) -> CacheKeys: ...
-    def cache_key(self, session_key: str) -> str:
-        """Return what the engine asks the cache for."""
-
-    def server_key(self, session_key: str) -> str:
-        """Return what reaches the server (``BaseCache.make_key``)."""
-
-@final
-class CacheCodec:
-    """Takes a session out of what a cache backend keeps, and back.
-
-    ``"redis"`` is Django's own ``RedisCache`` and ``"django-redis"`` the other one, which alone has
-    a ``serializer`` and a ``compressor``. A ``"database"`` is read as Django before 6.1 reads it,
-    or with ``strict_base64`` as 6.1 does. A value that inflates to more than ``max_size`` bytes is
-    refused; Django has no such limit.
-    """
-
-    def __new__(
-        cls,
-        backend: Literal["database", "django-redis", "file", "memcached", "redis"],
-        *,
-        serializer: Literal["json", "msgpack", "pickle"] = "pickle",
-        compressor: Literal["gzip", "identity", "lz4", "lzma", "zlib", "zstd"] = "identity",
-        strict_base64: bool = False,
-        max_size: int = 67108864,
-    ) -> CacheCodec: ...
-    def unwrap(self, value: bytes | str, *, flags: int | None = None) -> UnwrappedValue:
-        """Return the serialized session in a value: text for a database, else bytes.
-
-        ``flags`` are memcached's; without them those of a pickle are assumed.
-
-        Raises ``DecodeError`` or ``PayloadTooLargeError``.
-        """
-
-    def wrap(self, payload: bytes, *, expiry: float | None = None) -> bytes:
-        """Wrap what a serializer wrote.
-
-        ``expiry`` is the Unix time after which the entry is no more, ``None`` for never; only a
-        ``"file"`` holds it, see ``file_expiry``.
-        """
-
-@final
-class UnwrappedValue:
-    """What ``CacheCodec.unwrap`` found."""
-
-    @property
-    def payload(self) -> bytes:
-        """What the serializer wrote."""
-
-    @property
-    def serializer(self) -> str:
-        """What wrote it: ``"json"``, ``"msgpack"`` or ``"pickle"``."""
-
-    @property
-    def compressed(self) -> bool:
-        """Whether it was compressed."""
-
-    @property
-    def expiry(self) -> float | None:
-        """Unix time after which a ``"file"`` is no more, ``None`` for never and all others."""
-
-def check_memcached_key(server_key: str) -> None:
-    """Raise ``django.core.cache.InvalidCacheKey`` if memcached does not take this key.
-
-    It takes 250 bytes without spaces and control characters.
-    """
-
-def check_database_key(server_key: str) -> None:
-    """Raise ``django.core.cache.InvalidCacheKey`` if a ``DatabaseCache`` cannot store this key.
-
-    The column holds 255 characters. Django would drop the session without a word.
-    """
-
-def file_name(server_key: str) -> str:
-    """Return the name of the file in which a ``FileBasedCache`` keeps this key."""
-
-def redis_timeout(timeout: float) -> int:
-    """Return the seconds that ``RedisCache`` sends as ``EX``; at 0 the entry is deleted."""
-
-def django_redis_timeout(timeout: float) -> int:
-    """Return the milliseconds that django-redis sends as ``PX``; at 0 the entry is deleted."""
-
-def memcached_exptime(timeout: float, now: float) -> int:
-    """Return the expiry that memcached gets: absolute beyond 30 days, -1 for at once."""
-
-def file_expiry(timeout: float, now: float) -> float:
-    """Return the absolute expiry that a ``FileBasedCache`` writes before the value."""
-
-def database_expires(timeout: float, now: float) -> int:
-    """Return the Unix time in the column ``expires`` of a ``DatabaseCache``."""

@@ -39,7 +39,6 @@ pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
         return too_large(py, &error.to_string());
     }
     let reason = match error {
-        CacheDecodeError::Json(_) => "json",
         CacheDecodeError::Malformed { part } => match part {
             CachePart::Base64 => "base64",
             CachePart::Compressed(compressor) => match compressor {
@@ -54,9 +53,10 @@ pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
             CachePart::Flags => "flags",
             CachePart::Utf8 => "utf8",
         },
+        CacheDecodeError::Json(_) => "json",
         CacheDecodeError::MsgPack(_) => "msgpack",
-        CacheDecodeError::NotASession { .. } => "not_an_object",
         CacheDecodeError::Pickle(_) => "pickle",
+        CacheDecodeError::NotASession { .. } => "not_an_object",
         CacheDecodeError::TooLarge { .. } => "too_large",
     };
     decode_error(py, &error.to_string(), reason)

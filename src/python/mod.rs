@@ -2,7 +2,7 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between, and [`cache`] does the same for what caches keep. [`signing`] is `django.core.signing` and
+//! in between. [`cache`] does the same for the entries of caches, [`signing`] is `django.core.signing` and
 //! what stands on it. [`error`] is the only mapping of errors to Python's and Django's exceptions.
 
 mod cache;
