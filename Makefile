@@ -52,6 +52,7 @@ django-suite: dev
 bench: dev
 	$(SERVICES) cargo bench --features $(FEATURES)
 	$(SERVICES) $(BIN)/python benches/engines.py
+	$(BIN)/python benches/formats.py
 
 .PHONY: lint  ## Check formatting, lints and types
 lint: rust-lint dev
