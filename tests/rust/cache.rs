@@ -13,7 +13,7 @@ use django_session::codec::cache::{
 use django_session::codec::graph::{Items, Kind, Value as Object};
 use serde_json::{Value, json};
 
-use crate::vectors::{self, text, to_python_json};
+use crate::vectors::{self, Tally, text, to_python_json};
 
 /// The entry of `CACHES` that a record ran with.
 struct Config<'a> {
@@ -114,7 +114,9 @@ fn every_record_is_one_of_three_kinds() {
 
 #[test]
 fn the_table_of_a_database_cache_limits_the_key() {
+    let mut tally = Tally::new("cache");
     for record in records().0 {
+        tally.no_bytes(&record, "the table of a DatabaseCache");
         let table = record["ddl_sqlite"][0].as_str().unwrap();
         let column =
             format!("\"cache_key\" varchar({DATABASE_MAX_KEY_LENGTH}) NOT NULL PRIMARY KEY");
@@ -125,6 +127,7 @@ fn the_table_of_a_database_cache_limits_the_key() {
 #[test]
 fn memcached_refuses_the_keys_that_django_refuses() {
     let (mut refused, mut taken) = (0, 0);
+    let mut tally = Tally::new("cache");
     for record in records().1 {
         let id = text(&record, "id");
         let config = Config::of(&record);
@@ -138,6 +141,7 @@ fn memcached_refuses_the_keys_that_django_refuses() {
             let raised = record["exists_raises"]["type"].as_str();
             assert!(matches!(raised, None | Some("TypeError")), "{id}");
             taken += 1;
+            tally.passed(&record);
             continue;
         }
         let expected = match record["exists_raises"]["message"].as_str() {
@@ -151,6 +155,7 @@ fn memcached_refuses_the_keys_that_django_refuses() {
             }
         };
         assert_eq!(check_memcached_key(&key), expected, "{id}");
+        tally.passed(&record);
         if expected.is_err() {
             refused += 1;
         } else {
@@ -330,6 +335,7 @@ fn reduced(expected: &Value) -> Value {
 
 #[test]
 fn every_session_is_the_one_that_django_stored() {
+    let mut tally = Tally::new("cache");
     let mut checked: BTreeMap<String, u32> = BTreeMap::new();
     for record in records().2 {
         let id = text(&record, "id");
@@ -364,6 +370,7 @@ fn every_session_is_the_one_that_django_stored() {
             let payload = codec.unwrap(&ours).unwrap().payload.into_owned();
             assert_eq!(payload, *codec.unwrap(&stored).unwrap().payload, "{id}");
         }
+        tally.passed(&record);
         *checked.entry(format!("{:?}", found.serializer)).or_default() += 1;
     }
     let counts: Vec<_> = checked.iter().map(|(name, &count)| (name.as_str(), count)).collect();

@@ -12,7 +12,7 @@ use django_session::{DecodeError, SecretKey};
 use jiff::{SignedDuration, Timestamp, civil};
 use serde_json::Value;
 
-use crate::vectors::{self, text, to_python_json};
+use crate::vectors::{self, Tally, text, to_python_json};
 
 const COOKIE_SALT: &str = "django.contrib.sessions.backends.signed_cookies";
 
@@ -77,6 +77,7 @@ fn assert_same(id: &str, record: &Value, ours: Result<&str, &DecodeError>) {
 #[test]
 fn signed_texts_are_django_s() {
     let records = records("sign");
+    let mut tally = Tally::new("signing");
     for record in &records {
         let id = text(record, "id");
         let (salt, sep, value) = (text(record, "salt"), text(record, "sep"), text(record, "value"));
@@ -100,6 +101,7 @@ fn signed_texts_are_django_s() {
             assert_eq!((found.value, found.signed_at), (value, now), "{id}");
             assert_eq!((found.key, found.algorithm), (KeyMatch::Primary, algorithm), "{id}");
         }
+        tally.passed(record);
     }
     assert_eq!(records.len(), 3 * 126 + 5 * 378);
 }
@@ -107,6 +109,7 @@ fn signed_texts_are_django_s() {
 #[test]
 fn a_signed_text_is_accepted_where_django_accepts_it() {
     let records = records("unsign");
+    let mut tally = Tally::new("signing");
     for record in &records {
         let id = text(record, "id");
         let (signed, salt) = (text(record, "signed"), text(record, "salt"));
@@ -131,6 +134,7 @@ fn a_signed_text_is_accepted_where_django_accepts_it() {
                 _ => {}
             }
         }
+        tally.passed(record);
     }
     assert_eq!(records.len(), 3 * 52 + 5 * 54);
 }
@@ -138,6 +142,7 @@ fn a_signed_text_is_accepted_where_django_accepts_it() {
 #[test]
 fn signed_objects_are_django_s() {
     let records = records("object");
+    let mut tally = Tally::new("signing");
     for record in &records {
         let id = text(record, "id");
         let (payload, signed) = (text(record, "payload"), text(record, "signed"));
@@ -164,6 +169,7 @@ fn signed_objects_are_django_s() {
                 assert_eq!(ours, signed, "{id}");
             }
         }
+        tally.passed(record);
         // The same through values, for those that a type of Rust's can hold.
         let Ok(object) = serde_json::from_str::<Value>(payload) else { continue };
         if payload.contains("1e+16") || payload.contains(&"0".repeat(20)) {
@@ -218,6 +224,7 @@ fn a_payload_does_not_show_in_an_error() {
 fn signed_cookies_are_django_s() {
     let records = records("cookie");
     let mut checks = 0;
+    let mut tally = Tally::new("signing");
     for record in &records {
         let id = text(record, "id");
         let now = record["time"].as_i64().unwrap();
@@ -259,6 +266,7 @@ fn signed_cookies_are_django_s() {
             }
             checks += 1;
         }
+        tally.passed(record);
     }
     assert_eq!((records.len(), checks), (8 * 13, 2223));
 }
@@ -298,6 +306,7 @@ fn user(user: &Value) -> PasswordResetUser<'_> {
 fn reset_tokens_are_django_s() {
     let records = records("token");
     let (mut checks, mut kinder) = (0, 0);
+    let mut tally = Tally::new("signing");
     for record in &records {
         let id = text(record, "id");
         let now: civil::DateTime = text(record, "now").parse().unwrap();
@@ -332,6 +341,7 @@ fn reset_tokens_are_django_s() {
                 assert_eq!(matches!(found.key, KeyMatch::Fallback(1)), fallback, "{id}");
             }
         }
+        tally.passed(record);
     }
     assert_eq!((records.len(), checks, kinder), (8 * 16 + 7 * 16, 11040, 96));
 }
