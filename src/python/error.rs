@@ -35,6 +35,9 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
 
 /// The exception for a value of a cache.
 pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
+    if error.is_too_large() {
+        return too_large(py, &error.to_string());
+    }
     let reason = match error {
         CacheDecodeError::Malformed { part } => match part {
             CachePart::Base64 => "base64",
@@ -54,7 +57,7 @@ pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
         CacheDecodeError::MsgPack(_) => "msgpack",
         CacheDecodeError::Pickle(_) => "pickle",
         CacheDecodeError::NotASession { .. } => "not_an_object",
-        CacheDecodeError::TooLarge { .. } => return too_large(py, &error.to_string()),
+        CacheDecodeError::TooLarge { .. } => "too_large",
     };
     decode_error(py, &error.to_string(), reason)
 }
