@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use django_session::codec::graph::{Dict, Global, Integer, Items, Kind, Object, Value};
+use django_session::codec::graph::{Dict, Global, Integer, Items, Kind, Object, TimeZone, Value};
 use serde_json::Value as Json;
 
 use crate::vectors::{hex, text};
@@ -142,6 +142,7 @@ impl<'a> Comparison<'a> {
             ("datetime", Kind::DateTime(moment)) => {
                 let zone = &expected["tz"];
                 moment.isoformat() == text(expected, "value")
+                    && zone_is(moment.time_zone, zone)
                     && u64::from(moment.fold) == expected["fold"].as_u64().unwrap()
                     && moment.utcoffset().map(|offset| offset.total_microseconds())
                         == zone["utcoffset_seconds"].as_i64().map(|s| i128::from(s) * 1_000_000)
@@ -149,7 +150,7 @@ impl<'a> Comparison<'a> {
             ("time", Kind::Time(time)) => {
                 time.isoformat() == text(expected, "value")
                     && u64::from(time.fold) == expected["fold"].as_u64().unwrap()
-                    && time.time_zone.is_some() == expected["tz"].is_object()
+                    && zone_is(time.time_zone, &expected["tz"])
             }
             ("date", Kind::Date(date)) => date.isoformat() == text(expected, "value"),
             ("timedelta", Kind::TimeDelta(delta)) => {
@@ -211,9 +212,11 @@ impl<'a> Comparison<'a> {
     /// The order of a set is nobody's.
     fn set(&mut self, path: &str, items: &Items<'a>, expected: &[Json]) -> Result {
         expect(items.len() == expected.len(), path, "another length")?;
+        let mut left: Vec<_> = items.iter().collect();
         for expected in expected {
-            let found = items.iter().any(|item| self.clone().check("", item, expected).is_ok());
-            expect(found, path, &format!("no {expected}"))?;
+            let found =
+                left.iter().position(|item| self.clone().check("", *item, expected).is_ok());
+            left.swap_remove(found.ok_or_else(|| format!("{path}: no {expected}"))?);
         }
         Ok(())
     }
@@ -303,30 +306,30 @@ impl<'a> Comparison<'a> {
                 let args = [member(state, "a"), member(state, "b")];
                 return self.list(&at("args"), &parts.args, &args);
             }
-            ("object", "pickmod.ReducedState", _) => {
+            ("object", "pickmod.ReducedState", "pickmod.ReducedState") => {
                 let state = &expected["state"];
                 self.list(&at("args"), &parts.args, &[member(state, "a")])?;
                 return self.members(&at("state"), parts.state, state, &["extra"]);
             }
-            ("object", "pickmod.NewArgsEx", _) => {
+            ("object", "pickmod.NewArgsEx", "pickmod.NewArgsEx") => {
                 let state = &expected["state"];
                 self.list(&at("args"), &parts.args, &[member(state, "x")])?;
                 self.members(&at("kwargs"), object.kwargs(), state, &["kw"])?;
                 return self.members(&at("state"), parts.state, state, &["x", "kw"]);
             }
-            ("object", "pickmod.TupleState", _) => {
+            ("object", "pickmod.TupleState", "pickmod.TupleState") => {
                 let state = parts.state.ok_or_else(|| at("state"))?;
                 return self.check(&at("state"), state, &member(&expected["state"], "got"));
             }
-            ("object", "pickmod.WithState", _) => {
+            ("object", "pickmod.WithState", "pickmod.WithState") => {
                 return self.members(&at("state"), parts.state, &expected["state"], &["n", "tag"]);
             }
             // `__setstate__` takes the lists out of the state; the items are the last of each.
             (
                 "object",
                 "django.http.request.QueryDict" | "django.utils.datastructures.MultiValueDict",
-                _,
-            ) => {
+                is,
+            ) if class == is => {
                 let Some(Kind::Dict(state)) = parts.state.map(Value::kind) else {
                     return Err(at("state"));
                 };
@@ -508,6 +511,26 @@ fn member(dict: &Json, name: &str) -> Json {
 
 fn decimal(number: &Integer<'_>) -> String {
     number.to_decimal().unwrap_or_default()
+}
+
+/// A zone by its name, or by its class and the offset that the text has. Of `pytz` the offset is kept.
+fn zone_is(zone: Option<TimeZone<'_>>, expected: &Json) -> bool {
+    match zone {
+        None => expected.is_null(),
+        Some(TimeZone::Named(key)) => {
+            expected["class"] == "zoneinfo.ZoneInfo" && expected["key"] == key
+        }
+        Some(TimeZone::Offset(_)) => expected["class"].as_str().is_some_and(|class| {
+            class.starts_with("pytz.")
+                || [
+                    "datetime.timezone",
+                    "django.utils.timezone.FixedOffset",
+                    "django.utils.timezone.UTC",
+                ]
+                .contains(&class)
+        }),
+        _ => false,
+    }
 }
 
 fn float(number: f64, expected: &Json) -> bool {
