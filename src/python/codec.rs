@@ -5,10 +5,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::{convert, error};
+use super::{convert, error, pickle};
+use crate::codec::pickle::Limits;
 use crate::codec::{
-    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, KeyMatch, SESSION_SALT, SecretKey,
-    SessionCodec,
+    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Format, KeyMatch, SESSION_SALT,
+    SecretKey, Serializer, SessionCodec,
 };
 
 /// Texts from this length on are worked on without the interpreter's lock: below it, handing the
@@ -20,6 +21,10 @@ pub(super) struct PySessionCodec {
     codec: SessionCodec,
     /// For each fallback key in use, its index in `SECRET_KEY_FALLBACKS`.
     fallbacks: Vec<usize>,
+    /// What is read beside `codec.serializer()`.
+    accepted: Vec<Serializer>,
+    pickle_protocol: u8,
+    limits: Limits,
 }
 
 const _: () = assert!(DEFAULT_MAX_SIZE == 67_108_864 && SESSION_SALT.len() == 36);
@@ -33,14 +38,25 @@ impl PySessionCodec {
         *,
         fallbacks = Vec::new(),
         salt = "django.contrib.sessions.SessionStore",
+        serializer = "json",
+        accept = Vec::new(),
+        format = "signed",
+        legacy_salt = None,
+        pickle_protocol = 4,
         compression = "fast",
         max_size = 67_108_864,
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "the form in which PyO3 gives a sequence")]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         secret_key: &Bound<'_, PyAny>,
         fallbacks: Vec<Bound<'_, PyAny>>,
         salt: &str,
+        serializer: &str,
+        accept: Vec<String>,
+        format: &str,
+        legacy_salt: Option<&str>,
+        pickle_protocol: u8,
         compression: &str,
         max_size: usize,
     ) -> PyResult<Self> {
@@ -60,11 +76,27 @@ impl PySessionCodec {
             "small" => Compression::Small,
             _ => return Err(PyValueError::new_err("compression must be 'fast' or 'small'")),
         };
-        let codec = SessionCodec::with_salt(&primary, salt)
+        let serializer = Serializer::from_name(serializer)
+            .ok_or_else(|| PyValueError::new_err("serializer must be 'json' or 'pickle'"))?;
+        let format = Format::from_name(format).ok_or_else(|| {
+            PyValueError::new_err("format must be 'signed', 'signed_sha1', 'legacy' or 'antique'")
+        })?;
+        let pickle_protocol = pickle::checked_protocol(pickle_protocol)?;
+        let (formats, accepted) = accepted(&accept)?;
+        let mut codec = SessionCodec::with_salt(&primary, salt)
             .with_fallbacks(&keys)
+            .with_format(format)
+            .accept(formats)
+            .with_serializer(serializer)
+            .accept_serializers(accepted.iter().copied())
+            .with_pickle_protocol(pickle_protocol)
             .with_compression(compression)
             .with_max_size(max_size);
-        Ok(Self { codec, fallbacks: indexes })
+        if let Some(salt) = legacy_salt {
+            codec = codec.with_legacy_salt(salt);
+        }
+        let limits = Limits::default().with_size(max_size);
+        Ok(Self { codec, fallbacks: indexes, accepted, pickle_protocol, limits })
     }
 
     #[getter]
@@ -72,8 +104,22 @@ impl PySessionCodec {
         self.codec.salt()
     }
 
+    #[getter]
+    fn format(&self) -> &str {
+        self.codec.format().name()
+    }
+
+    #[getter]
+    fn serializer(&self) -> &str {
+        self.codec.serializer().name()
+    }
+
     #[pyo3(signature = (data, *, now = None))]
     fn encode(&self, data: &Bound<'_, PyAny>, now: Option<f64>) -> PyResult<String> {
+        if self.codec.serializer() == Serializer::Pickle {
+            let payload = pickle::dump(data, self.pickle_protocol)?;
+            return self.sign(data.py(), &payload, now);
+        }
         let payload = convert::to_json(data)?;
         self.sign(data.py(), payload.as_bytes(), now)
     }
@@ -92,7 +138,7 @@ impl PySessionCodec {
     }
 
     fn decode_any<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyAny>> {
-        load(py, &self.unsign(py, value)?.payload)
+        Ok(self.load(py, &self.unsign(py, value)?.payload)?.0)
     }
 
     fn decode_bytes<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyBytes>> {
@@ -100,12 +146,22 @@ impl PySessionCodec {
     }
 
     fn inspect(&self, py: Python<'_>, value: &str) -> PyResult<DecodedSession> {
-        let DecodedPayload { payload, key, signed_at, compressed, .. } = self.unsign(py, value)?;
+        let DecodedPayload { payload, format, key, signed_at, compressed } =
+            self.unsign(py, value)?;
         let fallback = match key {
             KeyMatch::Primary => None,
             KeyMatch::Fallback(index) => self.fallbacks.get(index).copied(),
         };
-        Ok(DecodedSession { data: load(py, &payload)?.unbind(), fallback, signed_at, compressed })
+        let (data, serializer) = self.load(py, &payload)?;
+        Ok(DecodedSession {
+            data: data.unbind(),
+            format: format.name(),
+            algorithm: format.algorithm(),
+            serializer: serializer.name(),
+            fallback,
+            signed_at,
+            compressed,
+        })
     }
 
     fn __repr__(&self) -> String {
@@ -131,6 +187,45 @@ impl PySessionCodec {
         };
         found.map_err(|failure| error::to_py(py, &failure))
     }
+
+    /// The objects of a payload, and the serializer that wrote them.
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        payload: &[u8],
+    ) -> PyResult<(Bound<'py, PyAny>, Serializer)> {
+        let expected = self.codec.serializer();
+        // Nearly all of them; and an object in JSON is never anything else.
+        if expected == Serializer::Json && payload.first() == Some(&b'{') {
+            return Ok((load_json(py, payload)?, Serializer::Json));
+        }
+        let found = Serializer::detect(payload).unwrap_or(expected);
+        if found != expected && !self.accepted.contains(&found) {
+            return Err(error::to_py(py, &DecodeError::WrongSerializer { expected, found }));
+        }
+        let data = match found {
+            Serializer::Json => load_json(py, payload)?,
+            Serializer::Pickle => pickle::load(py, payload, &self.limits, None)?,
+        };
+        Ok((data, found))
+    }
+}
+
+/// The forms and the serializers of `accept`.
+fn accepted(names: &[String]) -> PyResult<(Vec<Format>, Vec<Serializer>)> {
+    let (mut formats, mut serializers) = (Vec::new(), Vec::new());
+    for name in names {
+        if let Some(format) = Format::from_name(name) {
+            formats.push(format);
+        } else if let Some(serializer) = Serializer::from_name(name) {
+            serializers.push(serializer);
+        } else {
+            return Err(PyValueError::new_err(
+                "accept must name 'legacy', 'antique', 'signed_sha1', 'pickle' or 'json'",
+            ));
+        }
+    }
+    Ok((formats, serializers))
 }
 
 /// What `SessionCodec.inspect` found.
@@ -138,6 +233,12 @@ impl PySessionCodec {
 pub(super) struct DecodedSession {
     #[pyo3(get)]
     data: Py<PyAny>,
+    #[pyo3(get)]
+    format: &'static str,
+    #[pyo3(get)]
+    algorithm: &'static str,
+    #[pyo3(get)]
+    serializer: &'static str,
     #[pyo3(get)]
     fallback: Option<usize>,
     #[pyo3(get)]
@@ -153,14 +254,16 @@ impl DecodedSession {
         let compressed = if self.compressed { "True" } else { "False" };
         let signed_at = self.signed_at.map_or_else(|| "None".to_owned(), |time| time.to_string());
         format!(
-            "<DecodedSession fallback={fallback} signed_at={signed_at} compressed={compressed}>"
+            "<DecodedSession format={} serializer={} fallback={fallback} signed_at={signed_at} \
+             compressed={compressed}>",
+            self.format, self.serializer
         )
     }
 }
 
 /// Reads JSON; what Python's reader refuses becomes a `DecodeError`. The original exception is not
 /// kept as its cause, since a `JSONDecodeError` carries the whole payload.
-pub(super) fn load<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn load_json<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     convert::from_json(py, payload).map_err(|failure| {
         if failure.is_instance_of::<PyValueError>(py)
             || failure.is_instance_of::<PyRecursionError>(py)
@@ -211,7 +314,11 @@ fn kind(value: &Bound<'_, PyAny>) -> &'static str {
         "a boolean"
     } else if value.is_instance_of::<pyo3::types::PyList>() {
         "a list"
-    } else {
+    } else if value.is_instance_of::<pyo3::types::PyInt>()
+        || value.is_instance_of::<pyo3::types::PyFloat>()
+    {
         "a number"
+    } else {
+        "an object of another class"
     }
 }

@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::codec::cache::{CacheDecodeError, CachePart, Compressor, InvalidCacheKey};
+use crate::codec::pickle::PickleError;
 use crate::codec::{DecodeError, Part};
 
 /// The exception for a codec error.
@@ -26,7 +27,7 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
         DecodeError::Deserialize(_) | DecodeError::Serializer(_) => {
             decode_error(py, &error.to_string(), "json")
         }
-        DecodeError::Pickle(_) => decode_error(py, &error.to_string(), "pickle"),
+        DecodeError::Pickle(failure) => pickle(py, *failure),
         DecodeError::SignatureExpired { .. } => signature_expired(py, error),
         DecodeError::TooLarge { .. } => too_large(py, &error.to_string()),
         DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
@@ -67,6 +68,34 @@ pub(super) fn invalid_cache_key(py: Python<'_>, error: InvalidCacheKey) -> PyErr
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = CLASS.import(py, "django.core.cache.backends.base", "InvalidCacheKey");
     raise(class, (error.to_string(),))
+}
+
+/// The exception for bytes that are no pickle, or one beyond the limits.
+pub(super) fn pickle(py: Python<'_>, failure: PickleError) -> PyErr {
+    let error = DecodeError::Pickle(failure);
+    let message = format!("{error}: {failure}");
+    if error.is_too_large() {
+        too_large(py, &message)
+    } else {
+        decode_error(py, &message, "pickle")
+    }
+}
+
+/// The exception for a pickle of objects that Python cannot make.
+pub(super) fn unbuildable_pickle(py: Python<'_>) -> PyErr {
+    decode_error(py, "the pickle is of objects that cannot be", "pickle")
+}
+
+/// The exception for a pickle whose objects would take too much time or stack.
+pub(super) fn too_large_pickle(py: Python<'_>) -> PyErr {
+    too_large(py, "the pickle is of objects that are too large")
+}
+
+/// Whether an exception is a `DecodeError`.
+pub(super) fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django_session_rs.exceptions", "DecodeError");
+    class.is_ok_and(|class| error.is_instance(py, class))
 }
 
 /// The exception for a payload that Python's `json` does not read.

@@ -2,13 +2,15 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between. [`cache`] does the same for the entries of caches, [`signing`] is `django.core.signing` and
-//! what stands on it. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+//! in between. [`cache`] does the same for the entries of caches, [`pickle`] for pickles, through a graph.
+//! [`signing`] is `django.core.signing` and what stands on it. [`error`] is the only mapping of errors to
+//! Python's and Django's exceptions.
 
 mod cache;
 mod codec;
 mod convert;
 mod error;
+mod pickle;
 mod signing;
 
 use pyo3::prelude::*;
@@ -25,6 +27,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
+    #[pymodule_export]
+    use super::pickle::{loads_safe, pickle_dumps, rewrite};
     #[pymodule_export]
     use super::signing::{
         UnsignedValue,

@@ -98,6 +98,8 @@ pub(crate) enum Step {
     SetItem(NodeId, NodeId),
     /// `__setstate__`, or attributes to set.
     SetState(NodeId),
+    /// A call that gets the object and its state, and whose result is dropped (Python 3.8).
+    Call(NodeId),
 }
 
 /// Python objects and how they refer to each other.
@@ -319,7 +321,9 @@ impl Maker {
 impl Step {
     fn each_child_mut(&mut self, mut f: impl FnMut(&mut NodeId)) {
         match self {
-            Self::Append(item) | Self::Add(item) | Self::SetState(item) => f(item),
+            Self::Append(item) | Self::Add(item) | Self::SetState(item) | Self::Call(item) => {
+                f(item);
+            }
             Self::SetItem(key, value) => {
                 f(key);
                 f(value);

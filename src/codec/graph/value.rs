@@ -348,14 +348,6 @@ impl<'a> Object<'a> {
     pub fn pairs(self) -> Dict<'a> {
         Dict { graph: self.graph, pairs: self.steps.iter().filter_map(as_pair).collect() }
     }
-
-    pub(crate) fn steps(self) -> &'a [Step] {
-        self.steps
-    }
-
-    pub(crate) fn by(self) -> Maker {
-        self.by
-    }
 }
 
 impl fmt::Debug for Object<'_> {
@@ -468,8 +460,11 @@ impl<'a> Value<'a> {
     }
 
     fn as_integer(self) -> Option<Integer<'a>> {
-        match self.kind() {
-            Kind::Int(number) => Some(number),
+        match self.graph.node(self.id) {
+            Node::Int(_) | Node::Long(_) => match self.kind() {
+                Kind::Int(number) => Some(number),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -503,17 +498,30 @@ impl<'a> Value<'a> {
     }
 
     fn as_time_zone(self) -> TimeZone<'a> {
-        match self.kind() {
-            Kind::TimeZone(zone) => zone,
+        // Collections and bytes may be large, and this one shared by many dates.
+        let may_be_large = self.is_of(&[b"collections", b"builtins", b"__builtin__", b"_codecs"]);
+        match self.kind_unless(may_be_large) {
+            Some(Kind::TimeZone(zone)) => zone,
             _ => TimeZone::Other(self),
         }
     }
 
     fn as_time_delta(self) -> Option<TimeDelta> {
-        match self.kind() {
-            Kind::TimeDelta(delta) => Some(delta),
+        match self.kind_unless(!self.is_of(&[b"datetime"])) {
+            Some(Kind::TimeDelta(delta)) => Some(delta),
             _ => None,
         }
+    }
+
+    fn kind_unless(self, large: bool) -> Option<Kind<'a>> {
+        (!large).then(|| self.kind())
+    }
+
+    /// Whether a class or function of one of these modules makes it.
+    fn is_of(self, modules: &[&[u8]]) -> bool {
+        let Node::Made(made) = self.graph.node(self.id) else { return false };
+        let callable = Object { graph: self.graph, by: made.by, steps: &made.steps }.callable();
+        callable.as_global().is_some_and(|global| modules.contains(&global.module))
     }
 }
 

@@ -4,7 +4,7 @@
 //! of the input: an opcode makes at most one node, a mark is one number, and a length is compared with
 //! what is left before anything is taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{HIGHEST_PROTOCOL, Limits, PickleError, PickleErrorKind};
 use crate::codec::graph::{Graph, Made, Maker, Node, NodeId, Span, Step, decimal, surrogate};
@@ -25,6 +25,7 @@ pub(super) fn read(pickle: &[u8], limits: &Limits) -> std::result::Result<Graph,
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Memo::default(),
+        copied: HashSet::new(),
         limits,
     };
     loop {
@@ -81,6 +82,9 @@ struct Machine<'a> {
     /// Heights of the stack at which something was begun.
     marks: Vec<usize>,
     memo: Memo,
+    /// Lists and dicts of which a collection has taken a copy. A change to one of them, which no pickler
+    /// writes, would not be one to the copy.
+    copied: HashSet<NodeId>,
     limits: &'a Limits,
 }
 
@@ -282,6 +286,9 @@ impl<'a> Machine<'a> {
                 let state = self.pop()?;
                 let top = self.top()?;
                 self.steps(top)?.push(Step::SetState(state));
+                if self.is_made_by(top, |module, _| module == b"uuid") {
+                    self.copied.insert(state);
+                }
             }
             b'p' => {
                 let number = self.memo_line()?;
@@ -427,7 +434,22 @@ impl<'a> Machine<'a> {
             self.marks.pop();
             return Ok(());
         }
-        self.pop().map(|_| ())
+        let id = self.pop()?;
+        self.keep_setter(id);
+        Ok(())
+    }
+
+    /// A call that is dropped, and got the object that lies below it, has set the state of that object.
+    fn keep_setter(&mut self, id: NodeId) {
+        let Node::Made(made) = self.graph.node(id) else { return };
+        let Maker::Call { args, .. } = made.by else { return };
+        let Node::Tuple(args) = self.graph.node(args) else { return };
+        let &[object, _] = &args[..] else { return };
+        if self.top() == Ok(object)
+            && let Node::Made(made) = self.graph.node_mut(object)
+        {
+            made.steps.push(Step::Call(id));
+        }
     }
 
     fn since_mark(&mut self) -> Result<Vec<NodeId>> {
@@ -459,7 +481,60 @@ impl<'a> Machine<'a> {
     }
 
     fn made(&mut self, by: Maker) -> Result<()> {
-        self.push(Node::Made(Box::new(Made { by, steps: Vec::new() })))
+        let id = self.node(Node::Made(Box::new(Made { by, steps: Vec::new() })))?;
+        self.stack.push(id);
+        self.note_copies(id, by);
+        Ok(())
+    }
+
+    fn note_copies(&mut self, id: NodeId, by: Maker) {
+        let (Maker::Call { args, .. } | Maker::Instance { args, .. }) = by else { return };
+        let copies = self.is_made_by(id, |module, _| {
+            matches!(module, b"builtins" | b"__builtin__" | b"collections")
+        });
+        let Node::Tuple(args) = self.graph.node(args) else { return };
+        if !copies {
+            return;
+        }
+        for &arg in args {
+            match self.graph.node(arg) {
+                Node::List(items) if self.copied.insert(arg) => {
+                    // The pairs of an `OrderedDict` of Python 2.
+                    let is_list = |item: &&NodeId| matches!(self.graph.node(**item), Node::List(_));
+                    if self.is_made_by(id, |_, name| name == b"OrderedDict") {
+                        self.copied.extend(items.iter().filter(is_list));
+                    }
+                }
+                Node::Dict(_) => {
+                    self.copied.insert(arg);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the class or function that made an object has such a name.
+    fn is_made_by(&self, id: NodeId, test: impl Fn(&[u8], &[u8]) -> bool) -> bool {
+        let Node::Made(made) = self.graph.node(id) else { return false };
+        let (Maker::Call { callable: class, .. }
+        | Maker::New { class, .. }
+        | Maker::NewEx { class, .. }
+        | Maker::Instance { class, .. }) = made.by;
+        match *self.graph.node(class) {
+            Node::Global { module, name } => {
+                test(self.graph.bytes_of(module), self.graph.bytes_of(name))
+            }
+            _ => false,
+        }
+    }
+
+    /// An object that is about to be changed.
+    fn changed(&self) -> Result<NodeId> {
+        let top = self.top()?;
+        if self.copied.contains(&top) {
+            return Err(PickleErrorKind::BadOperand);
+        }
+        Ok(top)
     }
 
     fn remember(&mut self, number: u64) -> Result<()> {
@@ -469,7 +544,7 @@ impl<'a> Machine<'a> {
     }
 
     fn append(&mut self, items: &[NodeId]) -> Result<()> {
-        let top = self.top()?;
+        let top = self.changed()?;
         if let Node::List(list) = self.graph.node_mut(top) {
             list.extend_from_slice(items);
             return Ok(());
@@ -480,7 +555,7 @@ impl<'a> Machine<'a> {
 
     fn set_items(&mut self, items: &[NodeId]) -> Result<()> {
         let pairs = pairs(items)?;
-        let top = self.top()?;
+        let top = self.changed()?;
         if let Node::Dict(dict) = self.graph.node_mut(top) {
             dict.extend(pairs);
             return Ok(());

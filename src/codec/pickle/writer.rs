@@ -18,13 +18,19 @@ type Pairs<'a> = Option<&'a [(NodeId, NodeId)]>;
 /// Writes what `root` leads to; `pairs` takes the place of the pairs of the dict that `root` is.
 pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec<u8>, PickleError> {
     let protocol = graph.protocol().max(2);
+    let (shared, again) = match shared(graph, root, pairs) {
+        Some(shared) => (shared, vec![false; graph.len()]),
+        None => (vec![true; graph.len()], arguments(graph, root, pairs)),
+    };
     let mut writer = Writer {
         graph,
         root,
         pairs,
         out: vec![0x80, protocol],
         protocol,
-        shared: shared(graph, root, pairs),
+        shared,
+        again,
+        unfinished: vec![false; graph.len()],
         memo: vec![u32::MAX; graph.len()],
         remembered: 0,
         marks: 0,
@@ -49,8 +55,9 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
 /// Which nodes have to be remembered: those that occur more than once.
 ///
 /// An object that cannot be remembered before its parts are written, a tuple for one, and contains itself
-/// is begun twice. Then everything is remembered, as Python does it, so that no part is written twice.
-fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
+/// is begun twice. Then everything is remembered, as Python does it, so that no part is written twice, and
+/// the answer is nothing.
+fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Option<Vec<bool>> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         Unseen,
@@ -71,7 +78,7 @@ fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
             let late =
                 matches!(graph.node(id), Node::Tuple(_) | Node::FrozenSet(_) | Node::Made(_));
             if late && *state == State::Open {
-                return vec![true; graph.len()];
+                return None;
             }
             shared[id.index()] = true;
             continue;
@@ -84,7 +91,51 @@ fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
             graph.node(id).each_child(|child| walk.push((child, true)));
         }
     }
-    shared
+    Some(shared)
+}
+
+/// Lists and dicts that are nothing but arguments of one call, and pairs in those.
+///
+/// Python makes them anew whenever it pickles the object. So when the object is begun a second time, among
+/// its own arguments, they have to be complete: a set takes what is in the list at that moment.
+fn arguments(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Vec<bool> {
+    let mut seen = vec![false; graph.len()];
+    let mut uses = vec![0_u32; graph.len()];
+    let mut arguments = Vec::new();
+    let mut walk = vec![root];
+    while let Some(id) = walk.pop() {
+        uses[id.index()] = uses[id.index()].saturating_add(1);
+        if std::mem::replace(&mut seen[id.index()], true) {
+            continue;
+        }
+        if let (true, Some(pairs)) = (id == root, pairs) {
+            walk.extend(pairs.iter().flat_map(|&(key, value)| [key, value]));
+            continue;
+        }
+        let node = graph.node(id);
+        node.each_child(|child| walk.push(child));
+        if let Node::Made(made) = node
+            && let Maker::Call { args, .. } = made.by
+            && let Node::Tuple(args) = graph.node(args)
+        {
+            arguments.extend(args);
+        }
+    }
+    let mut again = vec![false; graph.len()];
+    for id in arguments {
+        let once = |id: NodeId| uses[id.index()] == 1;
+        match graph.node(id) {
+            Node::List(items) if once(id) => {
+                again[id.index()] = true;
+                for &item in items {
+                    again[item.index()] |= once(item) && matches!(graph.node(item), Node::List(_));
+                }
+            }
+            Node::Dict(_) if once(id) => again[id.index()] = true,
+            _ => {}
+        }
+    }
+    again
 }
 
 /// An object whose parts are being written.
@@ -113,6 +164,9 @@ struct Writer<'a> {
     out: Vec<u8>,
     protocol: u8,
     shared: Vec<bool>,
+    /// What is written once more if it occurs before it is finished.
+    again: Vec<bool>,
+    unfinished: Vec<bool>,
     /// The number under which a node is remembered.
     memo: Vec<u32>,
     remembered: u32,
@@ -136,7 +190,8 @@ fn joins(before: Step, step: Option<Step>, begun: usize) -> bool {
 impl<'a> Writer<'a> {
     /// Writes an object, or begins to.
     fn visit(&mut self, id: NodeId) {
-        if self.fetch(id) {
+        let again = self.unfinished[id.index()] && std::mem::take(&mut self.again[id.index()]);
+        if !again && self.fetch(id) {
             return;
         }
         let graph = self.graph;
@@ -186,6 +241,7 @@ impl<'a> Writer<'a> {
     fn begin(&mut self, id: NodeId, opcode: u8) {
         self.out.push(opcode);
         self.remember(id);
+        self.unfinished[id.index()] = true;
         self.open.push(Frame { id, next: 0, batch: 0, stage: Stage::Parts });
     }
 
@@ -231,6 +287,7 @@ impl<'a> Writer<'a> {
             }
         }
         if entry == length {
+            self.unfinished[frame.id.index()] = false;
             return;
         }
         if part == 0 && entry.is_multiple_of(BATCH) && !alone(entry) {
@@ -335,6 +392,7 @@ impl<'a> Writer<'a> {
             if let Some(before) = before.filter(|&before| !joins(before, step, begun)) {
                 match (before, begun) {
                     (Step::SetState(_), _) => self.out.push(b'b'),
+                    (Step::Call(_), _) => self.out.push(b'0'),
                     (Step::Append(_), 1) => self.out.push(b'a'),
                     (Step::Append(_), _) => self.close_mark(b'e'),
                     (Step::SetItem(..), 1) => self.out.push(b's'),
@@ -361,7 +419,12 @@ impl<'a> Writer<'a> {
                 frame.next += 1;
                 value
             }
-            (Some(Step::Append(item) | Step::Add(item) | Step::SetState(item)), _) => {
+            (
+                Some(
+                    Step::Append(item) | Step::Add(item) | Step::SetState(item) | Step::Call(item),
+                ),
+                _,
+            ) => {
                 frame.next += 2;
                 item
             }

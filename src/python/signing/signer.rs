@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyType};
 use super::{Algorithms, Keys, UnsignedValue, fallback, limit, text};
 use crate::codec::signing::{self, MaxAge, TimestampSigner, Verified};
 use crate::codec::{Compression, DEFAULT_MAX_SIZE};
-use crate::python::codec::{LARGE, load, seconds};
+use crate::python::codec::{LARGE, load_json, seconds};
 use crate::python::{convert, error};
 
 fn compression(compress: bool) -> Option<Compression> {
@@ -32,7 +32,7 @@ fn object<'py>(
     serializer: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     match serializer {
-        None => load(py, payload),
+        None => load_json(py, payload),
         Some(serializer) => serializer.call0()?.call_method1("loads", (PyBytes::new(py, payload),)),
     }
 }

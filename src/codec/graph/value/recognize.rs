@@ -6,6 +6,9 @@ use super::{Dict, Global, Items, Kind, Object, Text, Value, as_append, as_pair};
 use crate::codec::graph::temporal::{Date, DateTime, Time, TimeDelta, TimeZone};
 use crate::codec::graph::{Maker, Node, NodeId, Step};
 
+/// More bytes than a datetime has, and more attributes than a time zone.
+const FIELDS: usize = 16;
+
 impl<'a> Object<'a> {
     /// The types that are known by name. Whatever does not fit to the last detail is left an object.
     pub(super) fn recognize(self) -> Option<Kind<'a>> {
@@ -27,6 +30,14 @@ impl<'a> Object<'a> {
             class = self.graph.value(of);
         }
         let args: Vec<Value<'a>> = args.iter().take(4).map(|&id| self.graph.value(id)).collect();
+        match self.by {
+            Maker::NewEx { .. } => return None,
+            // Collections take their contents in `__init__`, which is not called.
+            Maker::New { .. } if !args.is_empty() && class.as_global().is_some_and(is_filled) => {
+                return None;
+            }
+            _ => {}
+        }
         let Some(global) = class.as_global() else { return self.recognize_zone(class, &args) };
         match global.module {
             b"datetime" => self.unchanged().and_then(|_| recognize_datetime(global, &args)),
@@ -137,10 +148,10 @@ impl<'a> Object<'a> {
                 };
                 let appended = self.steps.iter().map(as_append).collect::<Option<Vec<_>>>()?;
                 ids.extend(appended);
-                let maxlen = match args.get(1).map(|maxlen| maxlen.kind()) {
-                    None | Some(Kind::None) => None,
-                    Some(Kind::Int(maxlen)) => Some(maxlen),
-                    Some(_) => return None,
+                let maxlen = match args.get(1) {
+                    None => None,
+                    Some(maxlen) if maxlen.id == NodeId::NONE => None,
+                    Some(maxlen) => Some(maxlen.as_integer()?),
                 };
                 Some(Kind::Deque(Items { graph, ids: Cow::Owned(ids) }, maxlen))
             }
@@ -173,7 +184,12 @@ impl<'a> Object<'a> {
                 utc
             }
             (b"django.utils.timezone", b"FixedOffset", []) => {
-                let Kind::Dict(state) = self.state()?.kind() else { return None };
+                let state = self.state()?;
+                let Node::Dict(pairs) = self.graph.node(state.id) else { return None };
+                if pairs.len() > FIELDS {
+                    return None;
+                }
+                let state = Dict { graph: self.graph, pairs: Cow::Borrowed(pairs) };
                 state.get("_FixedOffset__offset")?.as_time_delta().map(TimeZone::Offset)
             }
             (b"zoneinfo", b"ZoneInfo._unpickle", [key, _]) => {
@@ -204,20 +220,25 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Whether it is a class whose `__init__` takes what its objects hold.
+fn is_filled(class: Global<'_>) -> bool {
+    matches!(
+        (class.module, class.name),
+        (b"collections", _) | (b"builtins" | b"__builtin__", b"set" | b"bytearray")
+    )
+}
+
 fn recognize_datetime<'a>(global: Global<'a>, args: &[Value<'a>]) -> Option<Kind<'a>> {
-    let zone = |zone: &Value<'a>| match zone.kind() {
-        Kind::None => None,
-        _ => Some(zone.as_time_zone()),
-    };
+    let zone = |zone: &Value<'a>| (zone.id != NodeId::NONE).then(|| zone.as_time_zone());
     match (global.name, args) {
         (b"datetime", [fields, rest @ ..]) if rest.len() <= 1 => {
             let zone = rest.first().and_then(zone);
-            DateTime::from_bytes(&fields.as_bytes()?, zone).map(Kind::DateTime)
+            DateTime::from_bytes(&as_fields(fields)?, zone).map(Kind::DateTime)
         }
-        (b"date", [fields]) => Date::from_bytes(&fields.as_bytes()?).map(Kind::Date),
+        (b"date", [fields]) => Date::from_bytes(&as_fields(fields)?).map(Kind::Date),
         (b"time", [fields, rest @ ..]) if rest.len() <= 1 => {
             let zone = rest.first().and_then(zone);
-            Time::from_bytes(&fields.as_bytes()?, zone).map(Kind::Time)
+            Time::from_bytes(&as_fields(fields)?, zone).map(Kind::Time)
         }
         (b"timedelta", [days, seconds, microseconds]) => {
             let part = |value: &Value<'a>| value.as_integer()?.to_i64();
@@ -230,6 +251,20 @@ fn recognize_datetime<'a>(global: Global<'a>, args: &[Value<'a>]) -> Option<Kind
         }
         _ => None,
     }
+}
+
+/// The bytes in which dates and times are pickled. A longer text, which many dates may share, is not
+/// looked at.
+fn as_fields<'a>(fields: &Value<'a>) -> Option<Cow<'a, [u8]>> {
+    if let Node::Made(made) = fields.graph.node(fields.id) {
+        let (Maker::Call { args, .. } | Maker::New { args, .. }) = made.by else { return None };
+        let Node::Tuple(args) = fields.graph.node(args) else { return None };
+        let Node::Str(text) = fields.graph.node(*args.first()?) else { return None };
+        if fields.graph.bytes_of(*text).len() > FIELDS * 2 {
+            return None;
+        }
+    }
+    fields.as_bytes()
 }
 
 /// The bytes that a text stands for, one to a character.
