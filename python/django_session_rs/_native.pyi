@@ -137,12 +137,13 @@ class CacheKeys:
 
 @final
 class CacheCodec:
-    """Takes a session out of what a cache backend keeps, and back.
+    """Turns what a cache backend keeps into a session, and back.
 
     ``"redis"`` is Django's own ``RedisCache`` and ``"django-redis"`` the other one, which alone has
-    a ``serializer`` and a ``compressor``. A ``"database"`` is read as Django before 6.1 reads it,
-    or with ``strict_base64`` as 6.1 does. A value that inflates to more than ``max_size`` bytes is
-    refused; Django has no such limit.
+    a ``serializer`` and a ``compressor``. ``pickle_protocol`` is 5 if left out, and 4 for
+    django-redis. A ``"database"`` is read as Django before 6.1 reads it, or with ``strict_base64``
+    as 6.1 does. A value that inflates to more than ``max_size`` bytes is refused; Django has no
+    such limit.
     """
 
     def __new__(
@@ -151,23 +152,35 @@ class CacheCodec:
         *,
         serializer: Literal["json", "msgpack", "pickle"] = "pickle",
         compressor: Literal["gzip", "identity", "lz4", "lzma", "zlib", "zstd"] = "identity",
+        pickle_protocol: int | None = None,
         strict_base64: bool = False,
         max_size: int = 67108864,
     ) -> CacheCodec: ...
-    def unwrap(self, value: bytes | str, *, flags: int | None = None) -> UnwrappedValue:
-        """Return the serialized session in a value: text for a database, else bytes.
+    def decode(self, value: bytes | str, *, flags: int | None = None) -> dict[Any, Any]:
+        """Return the session in a value: text for a database, else bytes.
 
-        ``flags`` are memcached's; without them those of a pickle are assumed.
+        ``flags`` are memcached's; without them those of a pickle are assumed. A pickle is read as
+        ``django_session_rs.pickle.loads_safe`` reads it: nothing is executed.
 
         Raises ``DecodeError`` or ``PayloadTooLargeError``.
         """
 
-    def wrap(self, payload: bytes, *, expiry: float | None = None) -> bytes:
-        """Wrap what a serializer wrote.
+    def encode(self, data: dict[Any, Any], *, expiry: float | None = None) -> bytes:
+        """Return what the backend keeps of a session.
 
         ``expiry`` is the Unix time after which the entry is no more, ``None`` for never; only a
         ``"file"`` holds it, see ``file_expiry``.
+
+        Raises what the serializer raises for an object it cannot write: ``TypeError``,
+        ``ValueError``, ``pickle.PicklingError``; and ``TypeError`` for what msgpack writes and then
+        refuses to read.
         """
+
+    def unwrap(self, value: bytes | str, *, flags: int | None = None) -> UnwrappedValue:
+        """As ``decode``, but return the serialized session."""
+
+    def wrap(self, payload: bytes, *, expiry: float | None = None) -> bytes:
+        """As ``encode``, of a session that a serializer has written already."""
 
 @final
 class UnwrappedValue:

@@ -97,6 +97,10 @@ def codec_of(cache: Mapping[str, Any], *, max_size: int = 64 << 20) -> CacheCode
     """
     backend = _known(_BACKENDS, cache["BACKEND"])
     options = cache.get("OPTIONS") or {}
+    protocol = int(options["PICKLE_VERSION"]) if "PICKLE_VERSION" in options else None
+    if protocol is not None:
+        # Below zero is the highest. Where 0 or 1 is asked for, 2 can be read as well.
+        protocol = 5 if protocol < 0 else max(protocol, 2)
     if backend == "redis" and options.get("serializer") is not None:
         raise ValueError("the site has a serializer of its own")
     if backend != "django-redis":
@@ -107,6 +111,7 @@ def codec_of(cache: Mapping[str, Any], *, max_size: int = 64 << 20) -> CacheCode
         backend,
         serializer=_known(_SERIALIZERS, options.get("SERIALIZER", serializer)),
         compressor=_known(_COMPRESSORS, options.get("COMPRESSOR", compressor)),
+        pickle_protocol=protocol,
         max_size=max_size,
     )
 

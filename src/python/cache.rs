@@ -1,15 +1,16 @@
 //! Keys, wrappings and timeouts of caches for Python.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::error;
-use crate::codec::DEFAULT_MAX_SIZE;
+use super::{convert, error, pickle};
 use crate::codec::cache::{
-    self, Base64Reading, CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer,
-    Compressor, RedisTimeout, Unwrapped,
+    self, Base64Reading, CacheBackend, CacheCodec, CacheDecodeError, CacheEngine, CacheKeys,
+    CacheSerializer, Compressor, RedisTimeout, Unwrapped,
 };
+use crate::codec::pickle::Limits;
+use crate::codec::{DEFAULT_MAX_SIZE, SessionData};
 
 /// Values from this length on are worked on without the interpreter's lock: below it, handing the
 /// lock over costs more than the others gain.
@@ -31,6 +32,7 @@ impl PyCacheCodec {
         *,
         serializer = "pickle",
         compressor = "identity",
+        pickle_protocol = None,
         strict_base64 = false,
         max_size = 67_108_864,
     ))]
@@ -38,6 +40,7 @@ impl PyCacheCodec {
         backend: &str,
         serializer: &str,
         compressor: &str,
+        pickle_protocol: Option<u8>,
         strict_base64: bool,
         max_size: usize,
     ) -> PyResult<Self> {
@@ -62,8 +65,64 @@ impl PyCacheCodec {
             ));
         }
         let base64 = if strict_base64 { Base64Reading::Strict } else { Base64Reading::Lenient };
-        let codec = CacheCodec::new(backend).with_base64_reading(base64).with_max_size(max_size);
+        let mut codec =
+            CacheCodec::new(backend).with_base64_reading(base64).with_max_size(max_size);
+        if let Some(protocol) = pickle_protocol {
+            codec = codec.with_pickle_protocol(pickle::checked_protocol(protocol)?);
+        }
         Ok(Self { codec })
+    }
+
+    #[pyo3(signature = (value, *, flags = None))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        value: &Bound<'_, PyAny>,
+        flags: Option<u32>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.take(py, bytes_of(value)?, flags)?;
+        let session = match found.serializer {
+            CacheSerializer::Json => {
+                let data = self.codec.read(found).map(|found| found.data.to_json());
+                match data.map_err(|failure| error::cache_to_py(py, &failure))? {
+                    Ok(json) => convert::from_json(py, json.as_bytes())?,
+                    Err(_) => return Err(error::unreadable_json(py)),
+                }
+            }
+            CacheSerializer::MsgPack => match cache::graph_from_msgpack(&found.payload) {
+                Ok(graph) => pickle::objects(py, &graph)?,
+                Err(failure) => return Err(error::cache_to_py(py, &failure.into())),
+            },
+            CacheSerializer::Pickle => {
+                let limits = Limits::default().with_size(self.codec.max_size());
+                pickle::load(py, &found.payload, &limits, None)?
+            }
+        };
+        session.cast_into::<PyDict>().map_err(|_| {
+            error::cache_to_py(py, &CacheDecodeError::NotASession { found: "another object" })
+        })
+    }
+
+    #[pyo3(signature = (data, *, expiry = None))]
+    fn encode<'py>(
+        &self,
+        data: &Bound<'py, PyDict>,
+        expiry: Option<f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let py = data.py();
+        let value = match self.codec.serializer() {
+            CacheSerializer::Json => match self.encode_objects(data) {
+                Ok(value) => value,
+                // Python's own encoder knows more types, and what to raise for others.
+                Err(_) => self.codec.wrap(&django_json(data)?, expiry),
+            },
+            CacheSerializer::MsgPack => self.encode_objects(data)?,
+            CacheSerializer::Pickle => {
+                let payload = pickle::dump(data, self.codec.pickle_protocol())?;
+                self.codec.wrap(&payload, expiry)
+            }
+        };
+        Ok(PyBytes::new(py, &value))
     }
 
     #[pyo3(signature = (value, *, flags = None))]
@@ -73,20 +132,7 @@ impl PyCacheCodec {
         value: &Bound<'_, PyAny>,
         flags: Option<u32>,
     ) -> PyResult<UnwrappedValue> {
-        // The column of a `DatabaseCache` is text.
-        let value = match value.cast::<PyString>() {
-            Ok(text) => text.to_str()?.as_bytes(),
-            Err(_) => value.cast::<PyBytes>()?.as_bytes(),
-        };
-        let unwrap = || match flags {
-            None => self.codec.unwrap(value),
-            Some(flags) => self.codec.unwrap_flagged(value, flags),
-        };
-        let found = if value.len() < LARGE { unwrap() } else { py.detach(unwrap) };
-        match found {
-            Ok(found) => Ok(UnwrappedValue::new(py, &found)),
-            Err(failure) => Err(error::cache_to_py(py, &failure)),
-        }
+        self.take(py, bytes_of(value)?, flags).map(|found| UnwrappedValue::new(py, &found))
     }
 
     #[pyo3(signature = (payload, *, expiry = None))]
@@ -100,6 +146,49 @@ impl PyCacheCodec {
         let value = if payload.len() < LARGE { wrap() } else { py.detach(wrap) };
         PyBytes::new(py, &value)
     }
+}
+
+impl PyCacheCodec {
+    fn take<'a>(
+        &self,
+        py: Python<'_>,
+        value: &'a [u8],
+        flags: Option<u32>,
+    ) -> PyResult<Unwrapped<'a>> {
+        let unwrap = || match flags {
+            None => self.codec.unwrap(value),
+            Some(flags) => self.codec.unwrap_flagged(value, flags),
+        };
+        let found = if value.len() < LARGE { unwrap() } else { py.detach(unwrap) };
+        found.map_err(|failure| error::cache_to_py(py, &failure))
+    }
+
+    /// A session whose objects all have a form in the serializer.
+    fn encode_objects(&self, data: &Bound<'_, PyDict>) -> PyResult<Vec<u8>> {
+        let refuse = |failure: String| PyTypeError::new_err(failure);
+        let graph = pickle::graph(data)?;
+        let data = SessionData::from_graph(graph).map_err(|error| refuse(error.to_string()))?;
+        // No `FileBasedCache` has another serializer than pickle.
+        self.codec.encode(&data, None).map_err(|error| refuse(error.to_string()))
+    }
+}
+
+/// The bytes of a value. The column of a `DatabaseCache` is text.
+fn bytes_of<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(text.to_str()?.as_bytes()),
+        Err(_) => Ok(value.cast::<PyBytes>()?.as_bytes()),
+    }
+}
+
+/// `json.dumps(data, cls=DjangoJSONEncoder).encode()`.
+fn django_json(data: &Bound<'_, PyDict>) -> PyResult<Vec<u8>> {
+    let py = data.py();
+    let options = PyDict::new(py);
+    let encoder = py.import("django.core.serializers.json")?.getattr("DjangoJSONEncoder")?;
+    options.set_item("cls", encoder)?;
+    let text = py.import("json")?.call_method("dumps", (data,), Some(&options))?;
+    Ok(text.cast::<PyString>()?.to_str()?.as_bytes().to_vec())
 }
 
 fn serializer_of(name: &str) -> PyResult<CacheSerializer> {

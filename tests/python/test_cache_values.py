@@ -5,6 +5,7 @@ No server is needed: their serializers, compressors, key functions and timeouts 
 """
 
 import base64
+import enum
 import gzip
 import json
 import lzma
@@ -12,10 +13,12 @@ import pickle
 import time
 import warnings
 import zlib
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
+from zoneinfo import ZoneInfo
 
 import lz4.frame
 import msgpack
@@ -29,19 +32,23 @@ from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.cache.backends.redis import RedisCache
 from django.core.management import call_command
 from django.test import override_settings
+from django.utils.translation import gettext_lazy
 from django_redis.client.default import DefaultClient
+from django_redis.serializers.json import JSONSerializer
+from django_redis.serializers.msgpack import MSGPackSerializer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymemcache.client.base import check_key_helper
 from pymemcache.exceptions import MemcacheIllegalInputError
 from pymemcache.serde import compressed_serde, pickle_serde
 from tally import each, no_bytes
-from vectors import case, records
+from vectors import case, records, same
 
 from django_session_rs import DecodeError, PayloadTooLargeError, cache_values
 from django_session_rs.cache_values import CacheCodec, CacheKeys, codec_of, keys_of
 
 KEY = "0123456789abcdef"
+DAY = timedelta(hours=23, minutes=59)
 SESSION = {"_auth_user_id": "42", "cart": [1, 2.5, None, True, "Zürich"], "n": {"a": "b" * 200}}
 
 
@@ -82,7 +89,8 @@ def class_of(path: str):
 
 
 @pytest.mark.vectors
-def test_every_recorded_entry_is_found_and_unwrapped():
+def test_every_recorded_entry_is_found_and_read():
+    zones = 0
     for record in each(values()):
         config = config_of(record)
         keys = keys_of(config, record["engine"])
@@ -111,6 +119,15 @@ def test_every_recorded_entry_is_found_and_unwrapped():
         else:
             expected = stored
         assert found.payload == expected, case(record)
+        session = codec.decode(stored, flags=record.get("memcached_flags"))
+        assert len(session) == len(record["expected"])
+        if b"pytz" in expected:
+            # Python would want pytz for this, and could not read a date of Python 2 at all.
+            assert session["when"].isoformat() == record["expected"]["when"]["value"]
+            zones += 1
+        else:
+            assert same(session, loads(found.serializer, expected)), case(record)
+    assert zones == 16
 
 
 @pytest.mark.vectors
@@ -231,10 +248,116 @@ def test_django_redis_reads_what_we_wrap_and_we_what_it_writes(session, serializ
     codec = codec_of(config)
 
     stored = client.encode(session)
+    assert same(codec.decode(stored), session)
+    assert same(client.decode(codec.encode(session)), session)
     found = codec.unwrap(stored)
     assert loads(found.serializer, found.payload) == session
     assert found.serializer == cache_values._SERIALIZERS[serializer]
     assert client.decode(codec.wrap(found.payload)) == session
+
+
+ZONES = (
+    st.none()
+    | st.sampled_from(["UTC", "Europe/Zurich", "Asia/Kolkata"]).map(ZoneInfo)
+    | st.builds(timezone, st.timedeltas(-DAY, DAY))
+)
+PYTHON_VALUES = (
+    st.datetimes(timezones=ZONES, allow_imaginary=False)
+    | st.dates()
+    | st.times()
+    | st.timedeltas()
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+    | st.tuples(st.integers(), st.text("aß"))
+    | st.integers()
+)
+
+
+@given(st.dictionaries(st.text("abcß") | st.integers() | st.booleans(), PYTHON_VALUES))
+@settings(max_examples=300)
+def test_json_of_python_objects_is_that_of_django_redis(session):
+    theirs = JSONSerializer({}).dumps(session)
+    codec = CacheCodec("django-redis", serializer="json")
+    assert codec.encode(session) == theirs
+    assert same(codec.decode(theirs), json.loads(theirs))
+
+
+def test_json_of_objects_that_only_python_knows():
+    class Colour(enum.IntEnum):
+        RED = 1
+
+    class Point(NamedTuple):
+        x: int
+
+    codec = CacheCodec("django-redis", serializer="json")
+    session = {"c": Colour.RED, "p": Point(2), "l": gettext_lazy("text")}
+    assert codec.encode(session) == b'{"c": 1, "p": [2], "l": "text"}'
+    for value in ({1}, b"bytes", object(), moment_time(timezone.utc)):
+        with pytest.raises((TypeError, ValueError)):
+            codec.encode({"a": value})
+
+
+def moment_time(zone):
+    return datetime(2030, 1, 1, tzinfo=zone).timetz()
+
+
+@given(st.dictionaries(st.text("abcß") | st.binary(max_size=3), PYTHON_VALUES | SESSIONS))
+def test_msgpack_refuses_what_django_redis_refuses(session):
+    codec = CacheCodec("django-redis", serializer="msgpack")
+    try:
+        theirs = MSGPackSerializer({}).dumps(session)
+    except (TypeError, OverflowError):
+        with pytest.raises(TypeError):
+            codec.encode(session)
+    else:
+        assert codec.encode(session) == theirs
+        assert same(codec.decode(theirs), MSGPackSerializer({}).loads(theirs))
+
+
+@pytest.mark.parametrize("key", [1, None, True, 1.5, (1, 2)])
+def test_msgpack_refuses_keys_that_django_redis_does_not_read(key):
+    payload = MSGPackSerializer({}).dumps({"a": {key: 1}})
+    with pytest.raises((TypeError, ValueError)):
+        MSGPackSerializer({}).loads(payload)
+    codec = CacheCodec("django-redis", serializer="msgpack")
+    with pytest.raises(DecodeError) as caught:
+        codec.decode(payload)
+    assert caught.value.reason == "msgpack"
+    with pytest.raises(TypeError):
+        codec.encode({"a": {key: 1}})
+
+
+@pytest.mark.parametrize("backend", ["database", "file", "memcached", "redis"])
+@given(session=st.dictionaries(st.text("abcß") | st.integers(), PYTHON_VALUES))
+@settings(max_examples=50)
+def test_pickles_keep_python_objects(backend, session):
+    codec = CacheCodec(backend)
+    assert same(codec.decode(codec.encode(session, expiry=1.5)), session)
+    assert same(codec.decode(codec.wrap(pickle.dumps(session), expiry=1.5)), session)
+    assert same(pickle.loads(codec.unwrap(codec.encode(session)).payload), session)
+
+
+def test_the_protocol_of_a_pickle_is_chosen():
+    config = {"BACKEND": "django_redis.cache.RedisCache"}
+    for version, protocol in ((None, 4), (-1, 5), (0, 2), (2, 2), (3, 3)):
+        if version is not None:
+            config["OPTIONS"] = {"PICKLE_VERSION": version}
+        assert codec_of(config).encode({})[:2] == bytes([0x80, protocol])
+    assert CacheCodec("redis").encode({})[:2] == b"\x80\x05"
+    with pytest.raises(ValueError, match="protocol"):
+        CacheCodec("redis", pickle_protocol=6)
+
+
+def test_nothing_in_a_pickle_is_executed():
+    class Bomb:
+        def __reduce__(self):
+            return pytest.fail, ("executed",)
+
+    session = CacheCodec("redis").decode(pickle.dumps({"a": Bomb()}))
+    assert type(session["a"]).__name__ == "OpaqueObject"
+    with pytest.raises(DecodeError) as caught:
+        CacheCodec("redis").decode(pickle.dumps([1]))
+    assert caught.value.reason == "not_an_object"
 
 
 COMPRESSORS = {

@@ -37,6 +37,8 @@ pub use key::{
     CacheEngine, CacheKeys, DATABASE_MAX_KEY_LENGTH, InvalidCacheKey, MEMCACHED_MAX_KEY_LENGTH,
     check_database_key, check_memcached_key, file_name,
 };
+#[cfg(feature = "python")]
+pub(crate) use msgpack::read as graph_from_msgpack;
 pub use msgpack::{MsgPackError, MsgPackErrorKind};
 pub use timeout::{
     RedisTimeout, database_expires, django_redis_timeout, file_expiry, memcached_exptime,
@@ -194,6 +196,24 @@ impl CacheCodec {
         self
     }
 
+    /// What writes the sessions.
+    pub fn serializer(&self) -> CacheSerializer {
+        match self.backend {
+            CacheBackend::DjangoRedis { serializer, .. } => serializer,
+            _ => CacheSerializer::Pickle,
+        }
+    }
+
+    /// The protocol of pickles of new sessions.
+    pub fn pickle_protocol(&self) -> u8 {
+        self.pickle_protocol
+    }
+
+    /// The largest value in bytes that is inflated.
+    pub fn max_size(&self) -> usize {
+        self.max_size
+    }
+
     /// The backend.
     pub fn backend(&self) -> CacheBackend {
         self.backend
@@ -224,7 +244,7 @@ impl CacheCodec {
         self.read(self.unwrap_flagged(value, flags)?)
     }
 
-    fn read(&self, found: Unwrapped<'_>) -> Result<CachedSession, CacheDecodeError> {
+    pub(crate) fn read(&self, found: Unwrapped<'_>) -> Result<CachedSession, CacheDecodeError> {
         let Unwrapped { payload, serializer, compressed, expiry } = found;
         let data = match serializer {
             CacheSerializer::Json => json::read(&payload)?,
@@ -249,11 +269,7 @@ impl CacheCodec {
         data: &SessionData,
         expiry: Option<f64>,
     ) -> Result<Vec<u8>, CacheEncodeError> {
-        let serializer = match self.backend {
-            CacheBackend::DjangoRedis { serializer, .. } => serializer,
-            _ => CacheSerializer::Pickle,
-        };
-        let payload = match serializer {
+        let payload = match self.serializer() {
             CacheSerializer::Json => json::write(data)?,
             CacheSerializer::MsgPack => {
                 msgpack::write(data).map_err(|kind| CacheEncodeError::MsgPack { kind })?

@@ -76,7 +76,7 @@ impl std::fmt::Display for MsgPackErrorKind {
 }
 
 /// Reads one value.
-pub(super) fn read(payload: &[u8]) -> Result<Graph, MsgPackError> {
+pub(crate) fn read(payload: &[u8]) -> Result<Graph, MsgPackError> {
     let graph = Graph::over(payload.to_vec(), DEFAULT_PROTOCOL);
     Reader { payload, at: 0, graph, values: 0 }.read()
 }

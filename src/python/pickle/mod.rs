@@ -83,6 +83,24 @@ pub(super) fn dump(object: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Vec<u8>>
     graph.to_pickle().map_err(|_| nodes::too_large(object.py()))
 }
 
+/// The objects of a graph.
+///
+/// # Errors
+///
+/// `DecodeError` for what Python cannot hold.
+pub(super) fn objects<'py>(py: Python<'py>, graph: &Graph) -> PyResult<Bound<'py, PyAny>> {
+    objects::build(py, graph, None)
+}
+
+/// An object as a graph.
+///
+/// # Errors
+///
+/// What `pickle.dumps` raises.
+pub(super) fn graph(object: &Bound<'_, PyAny>) -> PyResult<Graph> {
+    nodes::build(object, DEFAULT_PROTOCOL)
+}
+
 /// The protocols that are written; those before name Python 2 classes in a way of their own.
 pub(super) fn checked_protocol(protocol: u8) -> PyResult<u8> {
     if (2..=HIGHEST_PROTOCOL).contains(&protocol) {
