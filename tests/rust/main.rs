@@ -3,6 +3,7 @@
 
 mod api;
 mod codec;
+mod diagnose;
 mod differential;
 mod formats;
 mod layers;
