@@ -56,6 +56,7 @@
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package |
+//! | `cli` | the command `django-session`, which decodes and encodes sessions |
 //!
 //! # Races
 //!
@@ -63,6 +64,8 @@
 //! wins, as in Django. A request that saves a session which another one has deleted gets
 //! [`StoreError::Update`]: it stays deleted.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod codec;
 #[cfg(feature = "python")]
 mod python;

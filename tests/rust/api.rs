@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 
-use django_session::codec::{Decoded, KeyMatch, SessionCodec, Signer, TimestampSigner};
+use django_session::codec::{
+    Decoded, Diagnosis, Hints, KeyMatch, SessionCodec, Signer, TimestampSigner,
+};
 use django_session::session::{AuthHashMatch, SystemClock};
 use django_session::signing::{
     CookieSigner, PasswordResetTokenGenerator, PasswordResetUser, TokenMatch, UnsafeSeparator,
@@ -31,6 +33,8 @@ const _: () = {
     shared::<DecodeError>();
     shared::<EncodeError>();
     shared::<Decoded>();
+    shared::<Diagnosis>();
+    shared::<Hints<'static>>();
     shared::<Expiry>();
     shared::<DateTime>();
     shared::<KeyMatch>();
@@ -47,6 +51,7 @@ const _: () = {
     shared::<MemoryStore>();
     shared::<SystemClock>();
     shared::<UserId>();
+    cloned::<Diagnosis>();
     cloned::<Session>();
     cloned::<SessionCodec>();
     cloned::<SessionData>();
@@ -100,6 +105,8 @@ async fn nothing_that_can_be_shown_shows_a_secret() {
     for bad in [text.replace('.', "x"), SECRET.to_owned(), format!("{SECRET}:{SECRET}")] {
         let error = codec.decode(&bad).unwrap_err();
         shown.push(format!("{error:?} {error}"));
+        let diagnosis = codec.diagnose(&bad).unwrap();
+        shown.push(format!("{diagnosis:?} {diagnosis}"));
     }
     let not_json = codec.decode(&codec.encode_payload(SECRET.as_bytes(), 0)).unwrap_err();
     shown.push(format!("{not_json:?} {not_json}"));

@@ -4,6 +4,7 @@
 mod api;
 mod cache;
 mod codec;
+mod diagnose;
 mod differential;
 mod formats;
 mod fuzz;
