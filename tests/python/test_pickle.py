@@ -21,6 +21,7 @@ import zoneinfo
 from pathlib import Path
 
 import pytest
+from tally import each, no_bytes
 from unpicklers import Symbolic, fingerprint
 from vectors import agrees, at, case, records, same
 
@@ -60,9 +61,14 @@ def recorded():
             yield record, base64.b64decode(record["pickle_b64"])
 
 
+@pytest.mark.vectors
 def test_every_recorded_pickle_is_what_was_pickled():
     count = 0
-    for record, data in recorded():
+    for record in records("pickle_types"):
+        if "pickle_b64" not in record:
+            no_bytes(record, "Python itself could not pickle it")
+    for record in each(record for record, _ in recorded()):
+        data = base64.b64decode(record["pickle_b64"])
         found = loads_safe(data)
         python2 = record["python_version"].startswith("2.")
         assert agrees(found, record["expected"], ordered=not python2), record["id"]
