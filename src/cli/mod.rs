@@ -41,9 +41,9 @@ use self::output::Output;
 
 /// Look into Django sessions, and write them
 ///
-/// Reads what a Django site has stored in session_data, in a cache or file, or in a signed session cookie:
-/// every form since Django 1.0, JSON and pickle, checked against the site's SECRET_KEY. Nothing in a
-/// session is ever executed.
+/// Reads what a Django site has stored in session_data, in a file of the file engine, or in a signed session
+/// cookie: every form since Django 1.0, JSON and pickle, checked against the site's SECRET_KEY. Nothing in
+/// a session is ever executed.
 #[derive(Debug, Parser)]
 #[command(name = "django-session", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 struct Arguments {

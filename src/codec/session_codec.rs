@@ -43,7 +43,7 @@ use super::{DEFAULT_MAX_SIZE, SESSION_SALT};
 /// let codec = SessionCodec::new(&SecretKey::new("correct horse battery staple")?)
 ///     .with_format(Format::Legacy)
 ///     .with_serializer(Serializer::Pickle);
-/// let session_data = "ODdmYWYzMzMxZGI2OGVmMTYxYTdlOGExYmYyNWUwZmJlY2I0N2U3ZTqABJUKAAAAAAAAAH2UjAFhlEsBcy4=";
+/// let session_data = "ODZmZjY5NGYzYzJjMzZkYWM2ZmY2ZDdkMDc1MmEzYjBjZjI0OTM5YzqABJUKAAAAAAAAAH2UjAFhlEsBcy4=";
 ///
 /// let mut data = codec.decode(session_data)?.data;
 /// assert_eq!(data.get::<u32>("a")?, Some(1));
