@@ -1,4 +1,4 @@
-# ruff: noqa: PYI021 - the extension has its documentation here
+# ruff: noqa: A002, PYI021 - `format` is its name; the extension has its documentation here
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, final, type_check_only
@@ -44,8 +44,8 @@ class SessionCodec:
     The same as ``SessionBase.encode`` and ``decode`` of Django, without a Django project:
     ``secret_key`` is ``SECRET_KEY`` and ``fallbacks`` is ``SECRET_KEY_FALLBACKS`` (4.1); an empty
     fallback key is skipped. ``compression`` is ``"fast"``, with texts at most 1.3 times as long as
-    Django's, or ``"small"``, as short as Django's. A payload that inflates to more than ``max_size``
-    bytes is refused; Django has no such limit.
+    Django's, or ``"small"``, as short as Django's. A payload that inflates to more than
+    ``max_size`` bytes is refused; Django has no such limit.
 
     ``format`` is the form that is written: ``"signed"`` (3.1 and later), ``"legacy"`` (1.3 to 3.0),
     ``"signed_sha1"`` (signed cookies of 1.4 to 3.0) or ``"antique"`` (1.0 to 1.2). It and today's

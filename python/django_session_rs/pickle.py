@@ -1,22 +1,22 @@
-# ruff: noqa: A005, S301 - named as Python's module is; `pickle.loads` is only handed on
 """Pickles as data: read without importing or calling anything that they name.
 
 :func:`loads_safe` makes real objects of the harmless types that sessions hold, and an
-:class:`OpaqueObject` or :class:`OpaqueGlobal` of everything else. :func:`dumps` writes both: Python's
-own ``pickle.loads`` then makes of an opaque object what it would have made of the original.
+:class:`OpaqueObject` or :class:`OpaqueGlobal` of everything else. :func:`dumps` writes both:
+Python's own ``pickle.loads`` then makes of an opaque object what it would have made of the
+original.
 
 The types that become real: ``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``, ``bytes``,
 ``bytearray``, ``list``, ``tuple``, ``dict``, ``set``, ``frozenset``, ``range``; ``OrderedDict``,
-``Counter``, ``deque``, and ``defaultdict`` with a builtin type as its factory; ``datetime``, ``date``,
-``time``, ``timedelta``, ``timezone``, and ``ZoneInfo`` of a key that this machine knows; ``Decimal``,
-``UUID``, Django's ``SafeString``. Not subclasses of them, and no enums, whose classes would have to be
-imported. Objects that were one are one, and may contain themselves.
+``Counter``, ``deque``, and ``defaultdict`` with a builtin type as its factory; ``datetime``,
+``date``, ``time``, ``timedelta``, ``timezone``, and ``ZoneInfo`` of a key that this machine knows;
+``Decimal``, ``UUID``, Django's ``SafeString``. Not subclasses of them, and no enums, whose classes
+would have to be imported. Objects that were one are one, and may contain themselves.
 
 A zone of ``pytz`` and Django's own ``UTC`` and ``FixedOffset`` of old become an
 :class:`OpaqueTimezone`, a ``tzinfo`` of their offset. A ``datetime`` with any other zone is opaque.
 
-A Python 2 string becomes ``str`` if it is ASCII and ``bytes`` if not. Classes that moved in Python 3
-have the names of Python 3; protocol 2 is written with those of Python 2.
+A Python 2 string becomes ``str`` if it is ASCII and ``bytes`` if not. Classes that moved in Python
+3 have the names of Python 3; protocol 2 is written with those of Python 2.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ import datetime
 import pickle
 import reprlib
 from collections import deque
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from django_session_rs._native import loads_safe
 from django_session_rs._native import pickle_dumps as dumps
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "OpaqueGlobal",
@@ -45,8 +48,8 @@ MISSING = object()
 class OpaqueGlobal:
     """A class or function, by its name alone.
 
-    Two are equal, and one key in a dict, if their names are. Python's own ``pickle`` writes a call of
-    ``pickle.loads``, so whoever loads that imports what is named.
+    Two are equal, and one key in a dict, if their names are. Python's own ``pickle`` writes a call
+    of ``pickle.loads``, so whoever loads that imports what is named.
     """
 
     __slots__ = ("module", "name")
@@ -84,18 +87,18 @@ class OpaqueGlobal:
 class OpaqueObject:
     """An instance of a class that is not known: what Python would do to make it.
 
-    Its parts can be read, and changed in place. It is equal to an object with equal parts; as a key or
-    in a set it is only itself. Copies are opaque too. Python's own ``pickle`` writes a call of
-    ``pickle.loads``, so whoever loads that gets the real object; what it shared with objects outside
-    of it is then no longer shared. :func:`dumps` keeps that.
+    Its parts can be read, and changed in place. It is equal to an object with equal parts; as a key
+    or in a set it is only itself. Copies are opaque too. Python's own ``pickle`` writes a call of
+    ``pickle.loads``, so whoever loads that gets the real object; what it shared with objects
+    outside of it is then no longer shared. :func:`dumps` keeps that.
     """
 
     __slots__ = ("args", "callable", "kwargs", "made_by", "steps")
 
     made_by: Literal["call", "new", "new_ex", "instance"]
-    """``callable(*args)``; ``callable.__new__(callable, *args)``, with ``**kwargs`` for ``"new_ex"``;
-    or an instance as Python 2 pickles old-style classes, without a call where there are no
-    arguments."""
+    """``callable(*args)``; ``callable.__new__(callable, *args)``, with ``**kwargs`` for
+    ``"new_ex"``; or an instance as Python 2 pickles old-style classes, without a call where there
+    are no arguments."""
     callable: Any
     """What would be called, usually an :class:`OpaqueGlobal`."""
     args: tuple[Any, ...]
@@ -195,7 +198,8 @@ class OpaqueTimezone(OpaqueObject, datetime.tzinfo):
     offset: datetime.timedelta
     """The distance from UTC."""
 
-    def __new__(cls) -> OpaqueTimezone:
+    def __new__(cls) -> Self:
+        """Make one without an offset; `loads_safe` sets it."""
         # Python would look at the base class that comes last.
         return object.__new__(cls)
 
@@ -203,7 +207,7 @@ class OpaqueTimezone(OpaqueObject, datetime.tzinfo):
         """Return the offset, whatever the time."""
         return self.offset
 
-    def dst(self, dt: datetime.datetime | None, /) -> None:  # noqa: ARG002
+    def dst(self, dt: datetime.datetime | None, /) -> None:
         """Return nothing: how much of the offset is daylight saving time is not known."""
 
     def tzname(self, dt: datetime.datetime | None, /) -> str:
@@ -242,7 +246,7 @@ def _shown(name: OpaqueGlobal | None) -> str:
 
 
 def _slots(found: OpaqueObject) -> tuple[str, ...]:
-    names = OpaqueObject.__slots__
+    names = ("args", "callable", "kwargs", "made_by", "steps")
     return (*names, "offset") if isinstance(found, OpaqueTimezone) else names
 
 

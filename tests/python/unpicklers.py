@@ -1,7 +1,7 @@
 """Python's own unpickler, with classes that cannot be imported as stand-ins.
 
-What two pickles make is compared by pickling it again: the bytes show types, values, order, and which
-objects are one.
+What two pickles make is compared by pickling it again: the bytes show types, values, order, and
+which objects are one.
 """
 
 import _codecs
