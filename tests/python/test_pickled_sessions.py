@@ -7,14 +7,14 @@ import warnings
 import pickmod
 import pytest
 from django.core.signing import BadSignature
-from test_codec import BY_PYTHON
 from unpicklers import Symbolic, fingerprint
-from vectors import agrees, at, case, plain, records, release, same, secret, stored_text
+from vectors import at, plain, records, same, secret, stored_text
 
 from django_session_rs import DecodeError, PayloadTooLargeError, SessionCodec
 from django_session_rs.pickle import OpaqueObject, loads_safe
 
 WEAK = ("antique", "legacy", "signed_sha1")
+KEY = "a key"
 SALT = "django.contrib.sessions."
 
 
@@ -30,47 +30,6 @@ def codec_of(record, **options) -> SessionCodec:
 def text_of(record) -> str:
     value = record["cookie"] if "cookie" in record else stored_text(record)
     return value.decode("ascii") if isinstance(value, bytes) else value
-
-
-def format_of(record) -> str:
-    algorithm = record.get("algorithm") or ("sha256" if release(record) >= (3, 1) else "sha1")
-    if algorithm.startswith("md5"):
-        return "antique"
-    if not record["salt"].startswith(SALT):
-        return "legacy"
-    return "signed" if algorithm == "sha256" else "signed_sha1"
-
-
-def test_bad_text_of_the_old_form_is_told_apart():
-    """Django answers with an empty session to whatever is wrong; here there is an error for it."""
-    read, refused = 0, {}
-    for record in records("negative"):
-        if release(record) >= (3, 1) or not case(record).startswith("decode/"):
-            continue
-        codec = SessionCodec(secret(record["secret_key"]), format="legacy", accept=["antique"])
-        try:
-            found = codec.decode_any(text_of(record))
-        except BadSignature:
-            reason = "signature"
-        except DecodeError as error:
-            reason = error.reason
-        else:
-            if "raises" in record:
-                # Later releases refuse what 1.11 reads over: characters outside of the alphabet.
-                assert case(record) == "decode/non_ascii", record["id"]
-            elif case(record) not in BY_PYTHON:
-                assert agrees(found, record["result"]), record["id"]
-            read += 1
-            continue
-        assert record.get("result", {}) == {} or case(record) in BY_PYTHON, record["id"]
-        refused[reason] = refused.get(reason, 0) + 1
-    assert read > 20
-    assert set(refused) == {"base64", "json", "signature"}
-
-
-# Pickles in sessions.
-
-KEY = "a key"
 
 
 def opaque_session():
