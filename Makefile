@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 FUZZ_SECONDS ?= 60
 
-FEATURES := sqlite,postgres,mysql,axum,testing
+FEATURES := sqlite,postgres,mysql,axum,cache,cli,testing
 BIN := $(VENV)/bin
 # Runs a command beside throw-away databases; inside another such run it only passes them on.
 SERVICES := $(PYTHON) tests/services.py run --
@@ -44,6 +44,10 @@ test-rust: dev
 test-python: dev
 	SHARED_LOGIN_FEATURES=$(FEATURES) $(SERVICES) $(BIN)/python -m pytest tests/python
 
+.PHONY: vectors  ## Ask both languages about every recorded session, and count the answers
+vectors: dev
+	FEATURES=$(FEATURES) $(BIN)/python tests/vectors_table.py
+
 .PHONY: django-suite  ## Run Django's own session tests on the engine
 django-suite: dev
 	$(SERVICES) $(BIN)/python tests/django_suite.py
@@ -52,13 +56,14 @@ django-suite: dev
 bench: dev
 	$(SERVICES) cargo bench --features $(FEATURES)
 	$(SERVICES) $(BIN)/python benches/engines.py
+	$(BIN)/python benches/formats.py
 
 .PHONY: lint  ## Check formatting, lints and types
 lint: rust-lint dev
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	@# Each feature alone, and none: what one of them uses is dead code for the others.
-	set -e; for features in "" sqlite postgres mysql tower axum testing python; do \
+	set -e; for features in "" sqlite postgres mysql tower axum cache cli testing python; do \
 		cargo clippy --quiet --features "$$features" -- -D warnings; \
 	done
 	$(BIN)/ruff check .
@@ -80,10 +85,12 @@ stubs: dev
 	$(BIN)/python tests/stubs.py
 
 .PHONY: fuzz  ## Run every fuzz target for FUZZ_SECONDS
-fuzz: rust
+fuzz: rust $(VENV)/.requirements
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
+	$(BIN)/python tests/fuzz/corpus.py unpack
 	set -e; for target in $$(cargo fuzz list --fuzz-dir tests/fuzz); do \
-		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS); \
+		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10; \
 	done
 
 .PHONY: check  ## Everything that CI checks

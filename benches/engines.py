@@ -2,10 +2,11 @@
 
     python benches/engines.py [--rounds N] [--quick]
 
-The codec for three sizes of sessions, then each operation of the database engine, synchronous and
-asynchronous, on SQLite in memory, on an SQLite file and, where ``TEST_POSTGRES_URL`` names one, on
-a PostgreSQL server. Rounds of both engines alternate; the table shows medians in microseconds and
-how many times faster ours is. A factor below 1.1 is marked: no gain there.
+The codec for three sizes of sessions, the signers, then each operation of the database engine,
+synchronous and asynchronous, on SQLite in memory, on an SQLite file and, where
+``TEST_POSTGRES_URL`` names one, on a PostgreSQL server. Rounds of both engines alternate; the table
+shows medians in microseconds and how many times faster ours is. A factor below 1.1 is marked: no
+gain there.
 
 The floor above a table is the price of any statement. For a server it is mostly the waking of the
 two processes, which differs from run to run with the cores they are on; ``taskset -c 0`` before
@@ -163,6 +164,33 @@ def bench_codec(django_store, our_store, codec, rounds: int) -> None:
         print(f"  {'':4}stored {len(by_theirs)} and {len(by_ours)} characters ({ratio:.2f})")
 
 
+def bench_signing(rounds: int) -> None:
+    table = Table("Signing, microseconds: a short text, and the login above as an object")
+    from django.core import signing as django_s
+
+    from django_session_rs import signing as our_s
+
+    def calls(signing) -> dict:
+        keys = {"key": "a secret key for the benchmark", "fallback_keys": []}
+        signer = signing.TimestampSigner(**keys, salt="bench")
+        text, signed = signer.sign("hello world"), signer.sign_object(LOGIN)
+        key = keys["key"]
+        dumped = signing.dumps(LOGIN, key=key)
+        return {
+            "sign": lambda: signer.sign("hello world"),
+            "unsign with max_age": lambda: signer.unsign(text, max_age=86400),
+            "sign_object": lambda: signer.sign_object(LOGIN),
+            "unsign_object": lambda: signer.unsign_object(signed),
+            "dumps": lambda: signing.dumps(LOGIN, key=key),
+            "dumps, compressed": lambda: signing.dumps(LOGIN, key=key, compress=True),
+            "loads": lambda: signing.loads(dumped, **keys),
+        }
+
+    ours = calls(our_s)
+    for name, theirs in calls(django_s).items():
+        table.row(name, *alternating(theirs, ours[name], 2000, rounds))
+
+
 def steps(store_class) -> dict:
     """Functions that do one operation each, and keep what the next call needs."""
     keys: list[str] = []
@@ -312,6 +340,7 @@ def main() -> None:
         print(f"{versions}, {python}, {platform.machine()} with {os.cpu_count()} cores")
         codec = SessionCodec(settings.SECRET_KEY)
         bench_codec(DjangoStore, SessionStore, codec, rounds)
+        bench_signing(rounds)
 
         own = connections["default"]
         if "postgres" in connections.databases:

@@ -53,8 +53,10 @@
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
 //! | `tower` | `SessionLayer` |
 //! | `axum` | `tower`, and the extractors `Session` and `UserId` |
+//! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package |
+//! | `cli` | the command `django-session`, which decodes and encodes sessions |
 //!
 //! # Races
 //!
@@ -62,6 +64,8 @@
 //! wins, as in Django. A request that saves a session which another one has deleted gets
 //! [`StoreError::Update`]: it stays deleted.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod codec;
 #[cfg(feature = "python")]
 mod python;

@@ -7,8 +7,11 @@
 //! `tests/fixtures/vectors` holds what Django releases from 1.1 to 6.1 wrote.
 
 mod armor;
+#[cfg(feature = "cache")]
+pub mod cache;
 mod de;
 mod deflate;
+mod diagnose;
 mod error;
 mod format;
 pub mod graph;
@@ -24,6 +27,7 @@ pub(crate) use de::from_json as value_from_json;
 pub(crate) use ser::to_json as value_to_json;
 
 pub use armor::Compression;
+pub use diagnose::{Diagnosis, Hints, Missing};
 pub use error::{DecodeError, EmptySecretKey, EncodeError, Part};
 pub use format::{Format, Serializer};
 pub use json::{JsonError, JsonErrorKind, MAX_DEPTH, MAX_DEPTH_WRITTEN, MAX_INTEGER_DIGITS};

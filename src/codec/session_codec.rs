@@ -43,7 +43,7 @@ use super::{DEFAULT_MAX_SIZE, SESSION_SALT};
 /// let codec = SessionCodec::new(&SecretKey::new("correct horse battery staple")?)
 ///     .with_format(Format::Legacy)
 ///     .with_serializer(Serializer::Pickle);
-/// let session_data = "ODdmYWYzMzMxZGI2OGVmMTYxYTdlOGExYmYyNWUwZmJlY2I0N2U3ZTqABJUKAAAAAAAAAH2UjAFhlEsBcy4=";
+/// let session_data = "ODZmZjY5NGYzYzJjMzZkYWM2ZmY2ZDdkMDc1MmEzYjBjZjI0OTM5YzqABJUKAAAAAAAAAH2UjAFhlEsBcy4=";
 ///
 /// let mut data = codec.decode(session_data)?.data;
 /// assert_eq!(data.get::<u32>("a")?, Some(1));
@@ -53,19 +53,19 @@ use super::{DEFAULT_MAX_SIZE, SESSION_SALT};
 /// ```
 #[derive(Clone, Debug)]
 pub struct SessionCodec {
-    signer: TimestampSigner,
+    pub(super) signer: TimestampSigner,
     /// The primary key first.
-    secrets: Vec<SecretKey>,
+    pub(super) secrets: Vec<SecretKey>,
     /// What the keys lead to in the form before 3.1.
-    legacy: Vec<SaltedHmac>,
+    pub(super) legacy: Vec<SaltedHmac>,
     legacy_salt: Box<str>,
     format: Format,
     accepted: Vec<Format>,
-    serializer: Serializer,
+    pub(super) serializer: Serializer,
     accepted_serializers: Vec<Serializer>,
     pickle_protocol: u8,
     compression: Compression,
-    max_size: usize,
+    pub(super) max_size: usize,
 }
 
 /// What [`SessionCodec::decode`] found.
@@ -220,6 +220,13 @@ impl SessionCodec {
         self
     }
 
+    /// The same codec with another salt, in whatever form.
+    pub(super) fn resalted(&self, salt: &str) -> Self {
+        let mut other = self.clone().with_legacy_salt(&legacy::salt_of(salt));
+        other.signer = other.signer.with_salt(salt);
+        other
+    }
+
     /// The salt.
     pub fn salt(&self) -> &str {
         self.signer.salt()
@@ -293,7 +300,6 @@ impl SessionCodec {
     ///
     /// `BadSignature`, `Malformed` and `TooLarge` of [`DecodeError`].
     pub fn decode_payload(&self, session_data: &str) -> Result<DecodedPayload, DecodeError> {
-        let reads = |format| self.format == format || self.accepted.contains(&format);
         let found = self.signed_payload(session_data, None);
         if !matches!(found, Err(DecodeError::BadSignature)) {
             return found;
@@ -305,7 +311,7 @@ impl SessionCodec {
             (Format::Legacy, Self::legacy_payload as fn(&Self, &str) -> _),
             (Format::Antique, Self::antique_payload),
         ] {
-            if !reads(format) {
+            if !self.reads(format) {
                 continue;
             }
             match decode(self, session_data) {
@@ -326,7 +332,13 @@ impl SessionCodec {
         Err(error)
     }
 
-    fn signed_payload(
+    /// Whether texts of this form are read. Today's always is.
+    pub(super) fn reads(&self, format: Format) -> bool {
+        self.format == format || self.accepted.contains(&format) || format == Format::Signed
+    }
+
+    /// As [`SessionCodec::decode_payload`], of today's form and with a limit on its age.
+    pub(crate) fn signed_payload(
         &self,
         text: &str,
         limit: Option<MaxAge>,
@@ -342,11 +354,11 @@ impl SessionCodec {
         })
     }
 
-    fn legacy_payload(&self, text: &str) -> Result<(Vec<u8>, KeyMatch), DecodeError> {
+    pub(super) fn legacy_payload(&self, text: &str) -> Result<(Vec<u8>, KeyMatch), DecodeError> {
         legacy::decode(&self.legacy, text)
     }
 
-    fn antique_payload(&self, text: &str) -> Result<(Vec<u8>, KeyMatch), DecodeError> {
+    pub(super) fn antique_payload(&self, text: &str) -> Result<(Vec<u8>, KeyMatch), DecodeError> {
         legacy::decode_antique(&self.secrets, text)
     }
 

@@ -335,7 +335,28 @@ impl SessionData {
     pub fn to_json(&self) -> Result<String, EncodeError> {
         match &self.0 {
             Content::Json(data) => Ok(data.to_json()),
-            Content::Python(data) => data.to_json(),
+            Content::Python(data) => data.to_json(Rules::Strict),
+        }
+    }
+
+    /// As [`SessionData::to_json`], by the rules of `DjangoJSONEncoder`.
+    #[cfg(feature = "cache")]
+    pub(crate) fn to_django_json(&self) -> Result<String, EncodeError> {
+        match &self.0 {
+            Content::Json(data) => Ok(data.to_json()),
+            Content::Python(data) => data.to_json(Rules::Django),
+        }
+    }
+
+    /// The same session as Python objects.
+    #[cfg(feature = "cache")]
+    pub(crate) fn as_python(&self) -> Cow<'_, Self> {
+        match &self.0 {
+            Content::Json(data) => {
+                let data = data.to_python(super::pickle::DEFAULT_PROTOCOL);
+                Cow::Owned(Self(Content::Python(Box::new(data))))
+            }
+            Content::Python(_) => Cow::Borrowed(self),
         }
     }
 
@@ -450,7 +471,7 @@ impl PythonData {
         self.compact();
     }
 
-    fn to_json(&self) -> Result<String, EncodeError> {
+    fn to_json(&self, rules: Rules) -> Result<String, EncodeError> {
         let mut out = String::from("{");
         for (index, (key, &(key_id, value))) in self.entries.iter().enumerate() {
             if index > 0 {
@@ -466,7 +487,7 @@ impl PythonData {
                     .map_err(|_| EncodeError::Unrepresentable { kind: "a key of this type" })?,
             }
             out.push(':');
-            graph::push_json(&mut out, self.graph.value(value), Rules::Strict)
+            graph::push_json(&mut out, self.graph.value(value), rules)
                 .map_err(|kind| EncodeError::Unrepresentable { kind })?;
         }
         out.push('}');

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::{convert, error, pickle};
+use super::{convert, error, pickle, signing};
 use crate::codec::pickle::Limits;
 use crate::codec::{
     Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Format, KeyMatch, SESSION_SALT,
@@ -14,7 +14,7 @@ use crate::codec::{
 
 /// Texts from this length on are worked on without the interpreter's lock: below it, handing the
 /// lock over costs more than the others gain.
-const LARGE: usize = 32 << 10;
+pub(super) const LARGE: usize = 32 << 10;
 
 #[pyclass(frozen, name = "SessionCodec", module = "django_session_rs")]
 pub(super) struct PySessionCodec {
@@ -129,8 +129,15 @@ impl PySessionCodec {
         self.sign(py, payload, now)
     }
 
-    fn decode<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyDict>> {
-        let data = self.decode_any(py, value)?;
+    #[pyo3(signature = (value, *, max_age = None, now = None))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        value: &str,
+        max_age: Option<&Bound<'py, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let data = self.load(py, &self.unsign(py, value, max_age, now)?.payload)?.0;
         data.cast_into::<PyDict>().map_err(|other| {
             let found = kind(&other.into_inner());
             error::to_py(py, &DecodeError::NotAnObject { found })
@@ -138,16 +145,23 @@ impl PySessionCodec {
     }
 
     fn decode_any<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyAny>> {
-        Ok(self.load(py, &self.unsign(py, value)?.payload)?.0)
+        Ok(self.load(py, &self.unsign(py, value, None, None)?.payload)?.0)
     }
 
     fn decode_bytes<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.unsign(py, value)?.payload))
+        Ok(PyBytes::new(py, &self.unsign(py, value, None, None)?.payload))
     }
 
-    fn inspect(&self, py: Python<'_>, value: &str) -> PyResult<DecodedSession> {
+    #[pyo3(signature = (value, *, max_age = None, now = None))]
+    fn inspect(
+        &self,
+        py: Python<'_>,
+        value: &str,
+        max_age: Option<&Bound<'_, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<DecodedSession> {
         let DecodedPayload { payload, format, key, signed_at, compressed } =
-            self.unsign(py, value)?;
+            self.unsign(py, value, max_age, now)?;
         let fallback = match key {
             KeyMatch::Primary => None,
             KeyMatch::Fallback(index) => self.fallbacks.get(index).copied(),
@@ -171,15 +185,7 @@ impl PySessionCodec {
 
 impl PySessionCodec {
     fn sign(&self, py: Python<'_>, payload: &[u8], now: Option<f64>) -> PyResult<String> {
-        let now = match now {
-            Some(now) => now,
-            None => clock(py)?,
-        };
-        if !now.is_finite() {
-            return Err(PyValueError::new_err("now must be a number of seconds"));
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "as int() cuts the fraction")]
-        let now = now as i64;
+        let now = seconds(py, now)?;
         Ok(if payload.len() < LARGE {
             self.codec.encode_payload(payload, now)
         } else {
@@ -187,12 +193,19 @@ impl PySessionCodec {
         })
     }
 
-    fn unsign(&self, py: Python<'_>, value: &str) -> PyResult<DecodedPayload> {
-        let found = if value.len() < LARGE {
-            self.codec.decode_payload(value)
-        } else {
-            py.detach(|| self.codec.decode_payload(value))
+    fn unsign(
+        &self,
+        py: Python<'_>,
+        value: &str,
+        max_age: Option<&Bound<'_, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<DecodedPayload> {
+        let limit = signing::limit(py, max_age, now)?;
+        let decode = || match limit {
+            None => self.codec.decode_payload(value),
+            limit => self.codec.signed_payload(value, limit),
         };
+        let found = if value.len() < LARGE { decode() } else { py.detach(decode) };
         found.map_err(|failure| error::to_py(py, &failure))
     }
 
@@ -271,7 +284,7 @@ impl DecodedSession {
 
 /// Reads JSON; what Python's reader refuses becomes a `DecodeError`. The original exception is not
 /// kept as its cause, since a `JSONDecodeError` carries the whole payload.
-fn load_json<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn load_json<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     convert::from_json(py, payload).map_err(|failure| {
         if failure.is_instance_of::<PyValueError>(py)
             || failure.is_instance_of::<PyRecursionError>(py)
@@ -284,7 +297,7 @@ fn load_json<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>
 }
 
 /// A secret key of the settings, text or bytes; nothing if it is empty.
-fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
+pub(super) fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
     let found = if let Ok(text) = key.cast::<PyString>() {
         SecretKey::new(text.to_str()?)
     } else if let Ok(bytes) = key.cast::<PyBytes>() {
@@ -296,10 +309,20 @@ fn secret(key: &Bound<'_, PyAny>) -> PyResult<Option<SecretKey>> {
 }
 
 /// Python's `time.time()`, looked up anew so that a test's frozen clock is seen.
-fn clock(py: Python<'_>) -> PyResult<f64> {
+pub(super) fn clock(py: Python<'_>) -> PyResult<f64> {
     static TIME: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let module = TIME.get_or_try_init(py, || py.import("time").map(Bound::unbind))?;
     module.bind(py).call_method0(pyo3::intern!(py, "time"))?.extract()
+}
+
+/// Whole seconds of `now`, or of Python's clock.
+pub(super) fn seconds(py: Python<'_>, now: Option<f64>) -> PyResult<i64> {
+    let now = now.map_or_else(|| clock(py), Ok)?;
+    if !now.is_finite() {
+        return Err(PyValueError::new_err("now must be a number of seconds"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "as int() cuts the fraction")]
+    Ok(now as i64)
 }
 
 /// What a JSON value that is not an object is, without showing it.

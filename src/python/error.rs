@@ -8,15 +8,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::codec::cache::{CacheDecodeError, CachePart, Compressor, InvalidCacheKey};
 use crate::codec::pickle::PickleError;
 use crate::codec::{DecodeError, Part};
 
 /// The exception for a codec error.
 pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
     match error {
-        DecodeError::BadSignature | DecodeError::SignatureExpired { .. } => {
-            bad_signature(py, error)
-        }
+        DecodeError::BadSignature => bad_signature(py, error),
         DecodeError::Malformed { part: Part::Base64 } => {
             decode_error(py, &error.to_string(), "base64")
         }
@@ -29,9 +28,46 @@ pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
             decode_error(py, &error.to_string(), "json")
         }
         DecodeError::Pickle(failure) => pickle(py, *failure),
+        DecodeError::SignatureExpired { .. } => signature_expired(py, error),
         DecodeError::TooLarge { .. } => too_large(py, &error.to_string()),
         DecodeError::WrongSerializer { .. } => decode_error(py, &error.to_string(), "serializer"),
     }
+}
+
+/// The exception for a value of a cache.
+pub(super) fn cache_to_py(py: Python<'_>, error: &CacheDecodeError) -> PyErr {
+    if error.is_too_large() {
+        return too_large(py, &error.to_string());
+    }
+    let reason = match error {
+        CacheDecodeError::Malformed { part } => match part {
+            CachePart::Base64 => "base64",
+            CachePart::Compressed(compressor) => match compressor {
+                Compressor::Gzip => "gzip",
+                Compressor::Identity => "identity",
+                Compressor::Lz4 => "lz4",
+                Compressor::Lzma => "lzma",
+                Compressor::Zlib => "zlib",
+                Compressor::Zstd => "zstd",
+            },
+            CachePart::Expiry => "expiry",
+            CachePart::Flags => "flags",
+            CachePart::Utf8 => "utf8",
+        },
+        CacheDecodeError::Json(_) => "json",
+        CacheDecodeError::MsgPack(_) => "msgpack",
+        CacheDecodeError::Pickle(_) => "pickle",
+        CacheDecodeError::NotASession { .. } => "not_an_object",
+        CacheDecodeError::TooLarge { .. } => "too_large",
+    };
+    decode_error(py, &error.to_string(), reason)
+}
+
+/// The exception for a key that a cache does not take.
+pub(super) fn invalid_cache_key(py: Python<'_>, error: InvalidCacheKey) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django.core.cache.backends.base", "InvalidCacheKey");
+    raise(class, (error.to_string(),))
 }
 
 /// The exception for bytes that are no pickle, or one beyond the limits.
@@ -70,6 +106,18 @@ pub(super) fn unreadable_json(py: Python<'_>) -> PyErr {
 fn bad_signature(py: Python<'_>, error: &DecodeError) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     raise(CLASS.import(py, "django.core.signing", "BadSignature"), (error.to_string(),))
+}
+
+fn signature_expired(py: Python<'_>, error: &DecodeError) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    raise(CLASS.import(py, "django.core.signing", "SignatureExpired"), (error.to_string(),))
+}
+
+/// The exception for an algorithm that is not supported.
+pub(super) fn invalid_algorithm(py: Python<'_>) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django.utils.crypto", "InvalidAlgorithm");
+    raise(class, ("an algorithm is 'sha256' or 'sha1'",))
 }
 
 fn decode_error(py: Python<'_>, message: &str, reason: &str) -> PyErr {

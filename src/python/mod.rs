@@ -2,12 +2,16 @@
 //!
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
-//! in between. [`pickle`] does the same for pickles, through a graph. [`error`] is the only mapping of errors to Python's and Django's exceptions.
+//! in between. [`cache`] does the same for the entries of caches, [`pickle`] for pickles, through a graph.
+//! [`signing`] is `django.core.signing` and what stands on it. [`error`] is the only mapping of errors to
+//! Python's and Django's exceptions.
 
+mod cache;
 mod codec;
 mod convert;
 mod error;
 mod pickle;
+mod signing;
 
 use pyo3::prelude::*;
 
@@ -16,15 +20,27 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::cache::{
+        PyCacheCodec, PyCacheKeys, UnwrappedValue, check_database_key, check_memcached_key,
+        database_expires, django_redis_timeout, file_expiry, file_name, memcached_exptime,
+        redis_timeout,
+    };
+    #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
     #[pymodule_export]
-    use super::pickle::{dumps, loads_safe};
+    use super::pickle::{loads_safe, pickle_dumps, rewrite};
+    #[pymodule_export]
+    use super::signing::{
+        UnsignedValue,
+        auth::{AuthHashMatch, session_auth_hash, verify_session_auth_hash},
+        cookie::{PyCookieSigner, get_cookie_signer},
+        signer::{PySigner, PyTimestampSigner, dumps, loads},
+        token::PyPasswordResetTokenGenerator,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        // Set and not added, so that it is not in `__all__`.
-        module.setattr("_rewrite_pickle", wrap_pyfunction!(super::pickle::rewrite, module)?)?;
         super::warn_of_debug_build(module)
     }
 }

@@ -252,11 +252,7 @@ impl SessionSettings {
 
     /// Takes every setting that `find` knows.
     fn overlay(&mut self, find: impl Fn(&str) -> Option<Value>) -> Result<(), SettingsError> {
-        let text = |name, expected| match find(name) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(SettingsError::Invalid { name, expected }),
-        };
+        let text = |name, expected| text(&find, name, expected);
         let boolean = |name| match find(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -283,24 +279,7 @@ impl SessionSettings {
         if let Some(salt) = text("SESSION_SALT", "a text that is not empty")? {
             self.salt = salt;
         }
-        if let Some(name) = find("SESSION_SERIALIZER") {
-            self.serializer = serializer(&name)?;
-        }
-        if let Some(name) = text("DEFAULT_HASHING_ALGORITHM", "\"sha1\" or \"sha256\"")? {
-            // Django 3.1 and 3.2: what it writes then, and what it reads in any case.
-            self.format = if name == "sha1" { Format::Legacy } else { Format::Signed };
-            self.accept = vec![Format::Legacy, Format::SignedSha1];
-        }
-        if let Some(name) = text("SESSION_FORMAT", FORMATS)? {
-            self.format = Format::from_name(&name)
-                .ok_or(SettingsError::Invalid { name: "SESSION_FORMAT", expected: FORMATS })?;
-        }
-        if let Some(names) = find("SESSION_ACCEPT") {
-            self.accept = formats(&names).ok_or(SettingsError::Invalid {
-                name: "SESSION_ACCEPT",
-                expected: "a list of \"antique\", \"legacy\", \"signed\" and \"signed_sha1\"",
-            })?;
-        }
+        self.overlay_form(&find)?;
         if let Some(name) = text("SESSION_COMPRESSION", "\"fast\" or \"small\"")? {
             self.compression = match &*name {
                 "fast" => Compression::Fast,
@@ -366,6 +345,42 @@ impl SessionSettings {
             })?;
         }
         Ok(())
+    }
+
+    /// How sessions are stored: serializer, form, and the forms that are read.
+    fn overlay_form(&mut self, find: impl Fn(&str) -> Option<Value>) -> Result<(), SettingsError> {
+        if let Some(name) = find("SESSION_SERIALIZER") {
+            self.serializer = serializer(&name)?;
+        }
+        if let Some(name) = text(&find, "DEFAULT_HASHING_ALGORITHM", "\"sha1\" or \"sha256\"")? {
+            // Django 3.1 and 3.2: what it writes then, and what it reads in any case.
+            self.format = if name == "sha1" { Format::Legacy } else { Format::Signed };
+            self.accept = vec![Format::Legacy, Format::SignedSha1];
+        }
+        if let Some(name) = text(&find, "SESSION_FORMAT", FORMATS)? {
+            self.format = Format::from_name(&name)
+                .ok_or(SettingsError::Invalid { name: "SESSION_FORMAT", expected: FORMATS })?;
+        }
+        if let Some(names) = find("SESSION_ACCEPT") {
+            self.accept = formats(&names).ok_or(SettingsError::Invalid {
+                name: "SESSION_ACCEPT",
+                expected: "a list of \"antique\", \"legacy\", \"signed\" and \"signed_sha1\"",
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A setting that is text and not empty.
+fn text(
+    find: impl Fn(&str) -> Option<Value>,
+    name: &'static str,
+    expected: &'static str,
+) -> Result<Option<String>, SettingsError> {
+    match find(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(SettingsError::Invalid { name, expected }),
     }
 }
 

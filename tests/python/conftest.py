@@ -20,6 +20,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import tally
+
 DIRECTORY = tempfile.TemporaryDirectory(prefix="django-session-tests-")
 SERVERS = {
     "postgres": ("TEST_POSTGRES_URL", "django.db.backends.postgresql", "postgres"),
@@ -99,6 +101,30 @@ def pytest_terminal_summary(terminalreporter):
     for variable in missing():
         terminalreporter.section("NOT TESTED", sep="!", red=True)
         terminalreporter.line(f"{variable} is not set: nothing ran on that database.")
+
+
+def pytest_collection_modifyitems(config, items):
+    """For ``make vectors``, run only what asks about recorded sessions."""
+    if not os.environ.get(tally.VARIABLE):
+        return
+    asking = [item for item in items if tally.record_of(item) or item.get_closest_marker("vectors")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in asking])
+    items[:] = asking
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    record = tally.record_of(item)
+    if record and report.failed:
+        tally.note(record, "failed")
+    elif record and report.when == "call" and report.passed:
+        tally.note(record, "passed")
+    return report
+
+
+def pytest_sessionfinish():
+    tally.write()
 
 
 @contextlib.contextmanager

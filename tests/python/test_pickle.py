@@ -19,7 +19,9 @@ import warnings
 import zoneinfo
 from pathlib import Path
 
+import pickmod
 import pytest
+from tally import each, no_bytes
 from unpicklers import Symbolic, fingerprint, print_of
 from vectors import agrees, at, case, records, same
 
@@ -33,10 +35,6 @@ from django_session_rs.pickle import (
     dumps,
     loads_safe,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
-import pickmod
 
 PROTOCOLS = (2, 3, 4, 5)
 
@@ -59,9 +57,14 @@ def recorded():
             yield record, base64.b64decode(record["pickle_b64"])
 
 
+@pytest.mark.vectors
 def test_every_recorded_pickle_is_what_was_pickled():
     count = 0
-    for record, data in recorded():
+    for record in records("pickle_types"):
+        if "pickle_b64" not in record:
+            no_bytes(record, "Python itself could not pickle it")
+    for record in each(record for record, _ in recorded()):
+        data = base64.b64decode(record["pickle_b64"])
         found = loads_safe(data)
         python2 = record["python_version"].startswith("2.")
         assert agrees(found, record["expected"], ordered=not python2), record["id"]
@@ -505,7 +508,7 @@ def cyclic():
 
 def written():
     shared = ["shared"]
-    text = str(b"text", "ascii")
+    text = "".join(["te", "xt"])  # noqa: FLY002 - an object of its own
     yield from (
         (repr(value)[:60], value)
         for value in (
@@ -545,13 +548,13 @@ def written():
                 uuid.NAMESPACE_DNS,
             ),
             *(datetime.date(1, 1, 1), datetime.time(1, 2, fold=1), datetime.timedelta(-1, 5, 6)),
-            *(datetime.datetime.fromisoformat("2026-11-21"), datetime.timezone.utc),
+            *(datetime.datetime(2026, 11, 21), datetime.timezone.utc),  # noqa: DTZ001
             *(datetime.datetime(2026, 11, 21, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),),
             *(collections.deque([1], 5), collections.OrderedDict(b=1, a=2)),
             *(collections.Counter("aab"), collections.defaultdict(list, a=[1])),
             *(collections.ChainMap({"a": 1}), collections.UserDict(a=1)),
             *(functools.partial(int, base=2), types.SimpleNamespace(a=1), io.BytesIO(b"abc")),
-            *(iter([1, 2]), enumerate("ab"), zip([1], [2], strict=True), Path("a/b"), array()),
+            *(iter([1, 2]), enumerate("ab"), zip([1], [2], strict=False), Path("a/b"), array()),
             *([shared, shared, (shared,), {"k": shared}], [text, text, {text: text}]),
         )
     )

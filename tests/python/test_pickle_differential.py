@@ -157,8 +157,10 @@ def is_plain(value) -> bool:
     return True
 
 
-OPCODES = b"(.012FIJKLMNPQRSTUVXabcdeghijloprstu})]q"
-OPCODES += bytes([*range(0x80, 0x83), *range(0x85, 0x96)])
+OPCODES = (
+    b"(.012FIJKLMNPQRSTUVXabcdeghijloprstu})]q"
+    b"\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8f\x90\x91\x92\x93\x94\x95"
+)
 CHANGES = st.lists(
     st.tuples(
         st.sampled_from(["replace", "insert", "delete", "swap", "copy"]),
@@ -232,7 +234,8 @@ def test_changed_pickles_were_read():
 def test_any_bytes_are_data_or_an_error(data):
     try:
         found = loads_safe(data)
-    except DecodeError:
+    except DecodeError as error:
+        assert error.reason in {"pickle", "too_large"}  # noqa: PT017 - either way will do
         return
     assert isinstance(dumps(found), bytes)
 

@@ -13,10 +13,14 @@ from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError,
 
 USE = """
 import datetime
-from typing import Literal
 
-from django_session_rs import pickle
-from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError, SessionCodec
+from django_session_rs import (
+    DecodedSession,
+    DecodeError,
+    PayloadTooLargeError,
+    SessionCodec,
+    signing,
+)
 from django_session_rs.backends.db import SessionStore
 
 codec: SessionCodec = SessionCodec(b"key", fallbacks=["old"], compression="small", max_size=10)
@@ -24,7 +28,7 @@ text: str = codec.encode({"a": 1}, now=1.5)
 session: dict[str, object] = codec.decode(text)
 found: DecodedSession = codec.inspect(text)
 fallback: int | None = found.fallback
-signed_at: int | None = found.signed_at
+signed_at: int = found.signed_at
 compressed: bool = found.compressed
 data: bytes = codec.decode_bytes(codec.encode_bytes(b"{}"))
 salt: str = codec.salt
@@ -40,22 +44,21 @@ class Mine(SessionStore):
     max_size = 5
 
 
-old = SessionCodec("key", serializer="pickle", accept=["legacy", "json"], format="signed_sha1")
-form: Literal["signed", "signed_sha1", "legacy", "antique"] = found.format
-serializer: Literal["json", "pickle"] = found.serializer
-algorithm: Literal["md5", "sha1", "sha256"] = found.algorithm
-value: object = pickle.loads_safe(pickle.dumps([1], protocol=2), encoding="utf-8", max_nodes=5)
-if isinstance(value, pickle.OpaqueObject):
-    module: str | None = value.module
-    arguments: tuple[object, ...] = value.args
-    name: pickle.OpaqueGlobal | None = value.class_
-if isinstance(value, pickle.OpaqueTimezone):
-    zone: datetime.tzinfo = value
-pickled: bytes = pickle.PickleSerializer(protocol=3).dumps({})
+class Signer(signing.TimestampSigner):
+    pass
 
+
+signer: Signer = Signer(key="key", fallback_keys=iter(["old"]), accept_algorithms=["sha1"])
+signed: str = signer.sign_object([1], signing.JSONSerializer, compress=True)
+value: object = signer.unsign_object(signed, max_age=datetime.timedelta(days=1))
+found_value: signing.UnsignedValue = signer.inspect(signer.sign(1), 60)
+cookie: str = signing.CookieSigner("name", accept_salt_rules=["legacy"]).sign("x")
+user = signing.PasswordResetUser(pk=1, password="x")
+good: bool = signing.PasswordResetTokenGenerator(key="key").check_token(user, "token")
+match: signing.AuthHashMatch | None = signing.verify_session_auth_hash("", "x", key="key")
+signing.CookieSigner("name", salt_rule="v3")  # type: ignore[arg-type]
+signing.dumps(1, serializer=int)  # type: ignore[arg-type]
 SessionCodec("key", compression="tiny")  # type: ignore[arg-type]
-SessionCodec("key", accept=["sha1"])  # type: ignore[list-item]
-pickle.dumps(1, protocol="1")  # type: ignore[arg-type]
 codec.decode(b"bytes")  # type: ignore[arg-type]
 """
 
@@ -72,7 +75,7 @@ def test_what_is_exported():
 
 def test_the_extension_is_no_debug_build():
     module = importlib.import_module("django_session_rs._native")
-    assert {"DecodedSession", "SessionCodec", "__version__"} <= set(dir(module))
+    assert {"DecodedSession", "SessionCodec", "Signer", "__version__"} <= set(dir(module))
 
 
 def test_types_are_shipped():

@@ -129,11 +129,19 @@ class Thing(datetime.tzinfo):
         return None
 
 
+def shown(value) -> str:
+    """As `repr`, where that depends on how a set was filled."""
+    if isinstance(value, (set, frozenset, tuple)):
+        parts = map(shown, value)
+        return f"{type(value)}{list(parts) if isinstance(value, tuple) else sorted(parts)}"
+    return repr(value)
+
+
 class Orderly(pickle._Pickler):
     """Python's pickler, with sets in an order that does not depend on how they were filled."""
 
     def save_set(self, value):
-        self.save_reduce(type(value), (sorted(value, key=repr),), obj=value)
+        self.save_reduce(type(value), (sorted(value, key=shown),), obj=value)
 
     dispatch: ClassVar = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
 

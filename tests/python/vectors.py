@@ -118,7 +118,7 @@ def bits(number: float) -> bytes:
     return struct.pack(">d", number)
 
 
-def same(one, other) -> bool:  # noqa: PLR0911 - one for each kind
+def same(one, other) -> bool:  # noqa: PLR0911 - one for each kind of difference
     """Equal in type, in the bits of floats and in the order of keys, at any depth."""
     pairs = [(one, other)]
     while pairs:

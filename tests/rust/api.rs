@@ -2,8 +2,14 @@
 
 use std::fmt::Debug;
 
-use django_session::codec::{Decoded, KeyMatch, SessionCodec, Signer, TimestampSigner};
-use django_session::session::SystemClock;
+use django_session::codec::{
+    Decoded, Diagnosis, Hints, KeyMatch, SessionCodec, Signer, TimestampSigner,
+};
+use django_session::session::{AuthHashMatch, SystemClock};
+use django_session::signing::{
+    CookieSigner, PasswordResetTokenGenerator, PasswordResetUser, TokenMatch, UnsafeSeparator,
+    UnsignedCookie, Verified,
+};
 use django_session::store::MemoryStore;
 use django_session::{
     DateTime, DecodeError, EncodeError, Expiry, SecretKey, Session, SessionData, SessionError,
@@ -27,14 +33,25 @@ const _: () = {
     shared::<DecodeError>();
     shared::<EncodeError>();
     shared::<Decoded>();
+    shared::<Diagnosis>();
+    shared::<Hints<'static>>();
     shared::<Expiry>();
     shared::<DateTime>();
     shared::<KeyMatch>();
     shared::<Signer>();
     shared::<TimestampSigner>();
+    shared::<AuthHashMatch>();
+    shared::<CookieSigner>();
+    shared::<PasswordResetTokenGenerator>();
+    shared::<PasswordResetUser<'_>>();
+    shared::<TokenMatch>();
+    shared::<UnsafeSeparator>();
+    shared::<UnsignedCookie<'_>>();
+    shared::<Verified<'_>>();
     shared::<MemoryStore>();
     shared::<SystemClock>();
     shared::<UserId>();
+    cloned::<Diagnosis>();
     cloned::<Session>();
     cloned::<SessionCodec>();
     cloned::<SessionData>();
@@ -73,9 +90,23 @@ async fn nothing_that_can_be_shown_shows_a_secret() {
         format!("{:?}", SessionLayer::new(store, settings)),
         format!("{wrong_type:?} {wrong_type}"),
     ];
+    let (cookies, tokens) = (
+        CookieSigner::new(&key, "name", "").with_fallbacks([&key]),
+        PasswordResetTokenGenerator::new(&key),
+    );
+    let user = PasswordResetUser { pk: SECRET, password: SECRET, last_login: None, email: SECRET };
+    let (plain, stamped) = (Signer::new(&key, "salt"), TimestampSigner::new(&key, "salt"));
+    let made = [plain.sign(SECRET), stamped.sign(SECRET, 0), cookies.sign(SECRET, 0)];
+    let (plain_value, stamped_value) = (plain.unsign(&made[0]), stamped.unsign(&made[1], None));
+    let cookie_value = cookies.unsign(&made[2], None);
+    shown.push(format!("{plain:?} {stamped:?} {plain_value:?} {stamped_value:?} {cookie_value:?}"));
+    let refused = tokens.check_token(&user, SECRET, jiff::civil::DateTime::MAX).unwrap_err();
+    shown.push(format!("{cookies:?} {tokens:?} {user:?} {refused:?} {refused}"));
     for bad in [text.replace('.', "x"), SECRET.to_owned(), format!("{SECRET}:{SECRET}")] {
         let error = codec.decode(&bad).unwrap_err();
         shown.push(format!("{error:?} {error}"));
+        let diagnosis = codec.diagnose(&bad).unwrap();
+        shown.push(format!("{diagnosis:?} {diagnosis}"));
     }
     let not_json = codec.decode(&codec.encode_payload(SECRET.as_bytes(), 0)).unwrap_err();
     shown.push(format!("{not_json:?} {not_json}"));

@@ -2,15 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod api;
+mod cache;
 mod codec;
+mod diagnose;
 mod differential;
 mod formats;
+mod fuzz;
 mod layers;
 mod middleware;
 mod pickle;
 mod pickle_oracle;
 mod properties;
 mod session;
+mod signing;
 mod stores;
+mod tagged;
 mod vectors;
 mod web;

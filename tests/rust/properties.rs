@@ -5,7 +5,7 @@ use django_session::{SessionData, SessionKey};
 use proptest::prelude::*;
 
 /// JSON texts as Python writes them, odd ones included.
-fn json() -> impl Strategy<Value = String> {
+pub(crate) fn json() -> impl Strategy<Value = String> {
     let text = prop_oneof![
         "[ -~]{0,12}".prop_map(|text| quoted(&text)),
         any::<String>().prop_map(|text| quoted(&text)),
@@ -44,7 +44,7 @@ fn quoted(text: &str) -> String {
     data.get_raw("t").unwrap().unwrap().into_owned()
 }
 
-fn session() -> impl Strategy<Value = SessionData> {
+pub(crate) fn session() -> impl Strategy<Value = SessionData> {
     prop::collection::vec((any::<String>(), json()), 0..12).prop_map(|entries| {
         let mut data = SessionData::new();
         for (name, value) in entries {

@@ -1,9 +1,11 @@
 //! The golden vectors: what real Django releases wrote. `tests/fixtures/README.md` names the fields.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// The records of one family, such as `modern_json`.
 pub(crate) fn read(family: &str) -> Vec<Value> {
@@ -19,9 +21,109 @@ pub(crate) fn read_file(name: &str) -> Vec<Value> {
     lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
 }
 
+/// What a test found out about a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// The same answer as Django's.
+    Passed,
+    /// There is nothing in it to decode, to encode or to hash.
+    NoBytes(&'static str),
+    /// Another answer, or none, for a reason that `docs/compatibility.md` argues.
+    NotSupported(&'static str),
+    /// A matter for another test.
+    Elsewhere,
+}
+
+/// Asks `check` about every record of a family, and fails at the end if it panicked for any.
+pub(crate) fn each(family: &str, mut check: impl FnMut(&Value) -> Verdict) -> usize {
+    let records = read(family);
+    let mut tally = Tally::new(family);
+    for record in &records {
+        match catch_unwind(AssertUnwindSafe(|| check(record))) {
+            Ok(Verdict::Passed) => tally.passed(record),
+            Ok(Verdict::NotSupported(reason)) => tally.not_supported(record, reason),
+            Ok(Verdict::NoBytes(reason)) => tally.no_bytes(record, reason),
+            Ok(Verdict::Elsewhere) => {}
+            Err(_) => tally.failed(record),
+        }
+    }
+    tally.passed
+}
+
+/// Counts records for `make vectors`, which sets `VECTORS_RECORD` to the file where the counts go.
+pub(crate) struct Tally {
+    family: String,
+    pub(crate) passed: usize,
+    ids: Map<String, Value>,
+}
+
+impl Tally {
+    pub(crate) fn new(family: &str) -> Self {
+        Self { family: family.to_owned(), passed: 0, ids: Map::new() }
+    }
+
+    pub(crate) fn passed(&mut self, record: &Value) {
+        self.passed += 1;
+        self.note(record, "passed");
+    }
+
+    pub(crate) fn not_supported(&mut self, record: &Value, reason: &str) {
+        self.note(record, &format!("not supported: {reason}"));
+    }
+
+    pub(crate) fn no_bytes(&mut self, record: &Value, reason: &str) {
+        self.note(record, &format!("no bytes: {reason}"));
+    }
+
+    fn failed(&mut self, record: &Value) {
+        self.note(record, "failed");
+    }
+
+    fn note(&mut self, record: &Value, verdict: &str) {
+        self.ids.insert(text(record, "id").to_owned(), verdict.into());
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if let Some(path) = std::env::var_os("VECTORS_RECORD") {
+            let line = format!("{}\n", json!({"family": self.family, "records": self.ids}));
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            // One write, because other tests append to the same file.
+            file.unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        let mut failed = self.ids.iter().filter(|(_, verdict)| *verdict == "failed");
+        let first = failed.next();
+        assert!(
+            first.is_none() || std::thread::panicking(),
+            "{} records of {} fail, the first of them {}",
+            failed.count() + 1,
+            self.family,
+            first.map_or("", |(id, _)| id),
+        );
+    }
+}
+
 /// A text member of a record.
 pub(crate) fn text<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{}: {name} is no text", record["id"]))
+}
+
+/// What follows the releases in the name of a record.
+pub(crate) fn case(record: &Value) -> &str {
+    text(record, "id").splitn(4, '/').nth(3).unwrap()
+}
+
+/// The release of Django that made the record.
+pub(crate) fn release(record: &Value) -> (u32, u32) {
+    let mut numbers = text(record, "django_version").split('.').map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// A moment in Unix seconds, with the fraction that the record has.
+#[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 are few")]
+pub(crate) fn moment(value: &Value) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond((value.as_f64().unwrap() * 1e6).round() as i64).unwrap()
 }
 
 /// A key, which was text or bytes.

@@ -1,9 +1,11 @@
 //! Objects as JSON text, and JSON text as objects.
 //!
 //! [`Rules::Strict`] is what `json.dumps` does, and so Django's `JSONSerializer`: what has no JSON form is
-//! an error. [`Rules::Readable`] also writes dates, decimals and the like as text, for reading only.
+//! an error. [`Rules::Django`] is `DjangoJSONEncoder`. [`Rules::Readable`] also writes dates, decimals and the like as text, for reading only.
 
-use super::value::{Items, Kind, Text, Value};
+use std::collections::HashSet;
+
+use super::value::{Dict, Items, Kind, Text, Value};
 use super::{Graph, Node, NodeId};
 use crate::codec::json::{self, Literal, Number, Scanner, Token};
 use crate::codec::value::ValueError;
@@ -11,6 +13,9 @@ use crate::codec::value::ValueError;
 /// What becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rules {
+    /// What `json.dumps` writes with `django.core.serializers.json.DjangoJSONEncoder`.
+    #[cfg(feature = "cache")]
+    Django,
     /// What `json.dumps` writes.
     Strict,
     /// Whatever a text, number or list can stand for.
@@ -20,6 +25,12 @@ pub(crate) enum Rules {
 /// A shared object is written wherever it occurs, so a small pickle can be a very long text.
 const MAX_LENGTH: usize = crate::codec::DEFAULT_MAX_SIZE;
 
+/// How long a text may become: sharing multiplies, but not like that.
+fn max_length(graph: &Graph) -> usize {
+    let size = graph.byte_len().saturating_add(graph.len().saturating_mul(16));
+    MAX_LENGTH.min(size.saturating_mul(100).saturating_add(1 << 20))
+}
+
 /// One value as JSON text.
 pub(super) fn to_json(value: Value<'_>, rules: Rules) -> Result<String, ValueError> {
     let mut out = String::new();
@@ -28,55 +39,65 @@ pub(super) fn to_json(value: Value<'_>, rules: Rules) -> Result<String, ValueErr
     Ok(out)
 }
 
-/// A list or dict that is being written.
-enum Open<'a> {
-    Items { items: Items<'a>, next: usize },
-    Pairs { pairs: Vec<(Value<'a>, Value<'a>)>, next: usize },
+/// What a list or dict consists of.
+enum Parts<'a> {
+    Items(Items<'a>),
+    Pairs(Dict<'a>),
 }
 
-/// Appends one value; the error is what stands in the way.
+/// A list or dict that is being written.
+struct Open<'a> {
+    container: Value<'a>,
+    parts: Parts<'a>,
+    next: usize,
+}
+
+/// Appends one value; the error is what stands in the way. What was there before counts for the limit.
 pub(crate) fn push_json(
     out: &mut String,
     value: Value<'_>,
     rules: Rules,
 ) -> Result<(), &'static str> {
-    let limit = out.len().saturating_add(MAX_LENGTH);
-    let mut open = Vec::new();
+    let limit = max_length(value.graph());
+    let mut open: Vec<Open<'_>> = Vec::new();
+    // Found out at once, because nothing else bounds what is held for containers that are open.
+    let mut inside = HashSet::new();
     let mut current = Some(value);
     loop {
         if out.len() > limit {
             return Err("a value that is too long as JSON");
         }
-        let begun = match current.take() {
-            Some(value) => push_scalar(out, value, rules)?,
-            None => None,
-        };
-        if let Some(begun) = begun {
-            if open.len() == json::MAX_DEPTH {
-                return Err("a value that nests too deep or contains itself");
+        if let Some(value) = current.take()
+            && let Some(parts) = push_scalar(out, value, rules)?
+        {
+            if !inside.insert(value.id()) {
+                return Err("a value that contains itself");
             }
-            out.push(if matches!(begun, Open::Items { .. }) { '[' } else { '{' });
-            open.push(begun);
+            if open.len() == json::MAX_DEPTH {
+                return Err("a value that nests too deep");
+            }
+            out.push(if matches!(parts, Parts::Items(_)) { '[' } else { '{' });
+            open.push(Open { container: value, parts, next: 0 });
         }
-        let Some(top) = open.last_mut() else { return Ok(()) };
-        match top {
-            Open::Items { items, next } => {
+        let Some(Open { container, parts, next }) = open.last_mut() else { return Ok(()) };
+        match parts {
+            Parts::Items(items) => {
                 current = items.get(*next);
                 out.push_str(separator(*next, current.is_some(), "]"));
-                *next += 1;
             }
-            Open::Pairs { pairs, next } => {
-                let pair = pairs.get(*next).copied();
+            Parts::Pairs(pairs) => {
+                let pair = pairs.get_index(*next);
                 out.push_str(separator(*next, pair.is_some(), "}"));
                 if let Some((key, value)) = pair {
                     push_key(out, key)?;
                     out.push(':');
                     current = Some(value);
                 }
-                *next += 1;
             }
         }
+        *next += 1;
         if current.is_none() {
+            inside.remove(&container.id());
             open.pop();
         }
     }
@@ -96,7 +117,7 @@ fn push_scalar<'a>(
     out: &mut String,
     value: Value<'a>,
     rules: Rules,
-) -> Result<Option<Open<'a>>, &'static str> {
+) -> Result<Option<Parts<'a>>, &'static str> {
     let readable = rules == Rules::Readable;
     match value.kind() {
         Kind::None => out.push_str("null"),
@@ -111,15 +132,15 @@ fn push_scalar<'a>(
             Ok(text) => json::push_string(out, text),
             Err(_) => return Err("a byte string"),
         },
-        Kind::List(items) | Kind::Tuple(items) => return Ok(Some(Open::Items { items, next: 0 })),
+        Kind::List(items) | Kind::Tuple(items) => return Ok(Some(Parts::Items(items))),
         Kind::Dict(pairs)
         | Kind::OrderedDict(pairs)
         | Kind::Counter(pairs)
         | Kind::DefaultDict(pairs, _) => {
-            return Ok(Some(Open::Pairs { pairs: pairs.iter().collect(), next: 0 }));
+            return Ok(Some(Parts::Pairs(pairs)));
         }
         Kind::Set(items) | Kind::FrozenSet(items) | Kind::Deque(items, _) if readable => {
-            return Ok(Some(Open::Items { items, next: 0 }));
+            return Ok(Some(Parts::Items(items)));
         }
         Kind::Bytes(bytes) | Kind::ByteArray(bytes) if readable => {
             let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
@@ -132,14 +153,52 @@ fn push_scalar<'a>(
         Kind::Time(time) if readable => json::push_string(out, &time.isoformat()),
         Kind::TimeDelta(delta) if readable => json::push_string(out, &delta.isoformat()),
         Kind::Decimal(text) if readable => json::push_string(out, text),
-        Kind::Uuid(number) if readable => {
-            let digits = format!("{number:032x}");
-            let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
-            json::push_string(out, &format!("{}-{}", parts.join("-"), &digits[20..]));
-        }
+        Kind::Uuid(number) if readable => json::push_string(out, &uuid_text(number)),
+        #[cfg(feature = "cache")]
+        kind if rules == Rules::Django => json::push_string(out, &django_text(&kind)?),
         kind => return Err(kind.description()),
     }
     Ok(None)
+}
+
+/// The text that `DjangoJSONEncoder` makes of what `json.dumps` refuses.
+#[cfg(feature = "cache")]
+fn django_text(kind: &Kind<'_>) -> Result<String, &'static str> {
+    // Where it is not zero, the fraction of a second has six digits, of which three are kept.
+    let mut text = match kind {
+        Kind::DateTime(moment) => {
+            if moment.time_zone.is_some() && moment.utcoffset().is_none() {
+                return Err("a datetime in an unknown time zone");
+            }
+            let mut text = moment.isoformat();
+            if text.as_bytes().get(19) == Some(&b'.') {
+                text.replace_range(23..26, "");
+            }
+            text
+        }
+        Kind::Time(time) if time.time_zone.is_some() => return Err("a time with a time zone"),
+        Kind::Time(time) => {
+            let mut text = time.isoformat();
+            text.truncate(12);
+            text
+        }
+        Kind::Date(date) => date.isoformat(),
+        Kind::TimeDelta(delta) => delta.isoformat(),
+        Kind::Decimal(text) => (*text).to_owned(),
+        Kind::Uuid(number) => uuid_text(*number),
+        kind => return Err(kind.description()),
+    };
+    if matches!(kind, Kind::DateTime(_)) && text.ends_with("+00:00") {
+        text.truncate(text.len() - 6);
+        text.push('Z');
+    }
+    Ok(text)
+}
+
+fn uuid_text(number: u128) -> String {
+    let digits = format!("{number:032x}");
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
+    format!("{}-{}", parts.join("-"), &digits[20..])
 }
 
 impl Kind<'_> {

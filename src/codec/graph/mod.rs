@@ -164,6 +164,24 @@ impl Graph {
         self.bytes.len()
     }
 
+    /// How many times each object that can be reached is referred to; the root once from outside.
+    #[cfg(feature = "cli")]
+    pub(crate) fn references(&self) -> Vec<u32> {
+        let mut counts = vec![0_u32; self.nodes.len()];
+        counts[self.root.index()] = 1;
+        let mut open = vec![self.root];
+        while let Some(id) = open.pop() {
+            self.node(id).each_child(|child| {
+                let count = &mut counts[child.index()];
+                if *count == 0 {
+                    open.push(child);
+                }
+                *count = count.saturating_add(1);
+            });
+        }
+        counts
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         // Every id was given out by `push`, and nodes are never taken away.
         &self.nodes[id.index()]
@@ -267,7 +285,7 @@ impl Node {
         }
     }
 
-    fn each_child_mut(&mut self, mut f: impl FnMut(&mut NodeId)) {
+    pub(crate) fn each_child_mut(&mut self, mut f: impl FnMut(&mut NodeId)) {
         match self {
             Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::FrozenSet(items) => {
                 items.iter_mut().for_each(f);

@@ -227,6 +227,12 @@ impl<'a> Dict<'a> {
         self.pairs.iter().map(|&(key, value)| (self.graph.value(key), self.graph.value(value)))
     }
 
+    /// The assignment at this place.
+    pub fn get_index(&self, index: usize) -> Option<(Value<'a>, Value<'a>)> {
+        let pair = self.pairs.get(index);
+        pair.map(|&(key, value)| (self.graph.value(key), self.graph.value(value)))
+    }
+
     /// The value of a text key; a Python 2 string of the same ASCII text is that key too.
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
         self.iter().filter(|(key, _)| key.as_text() == Some(name)).last().map(|(_, value)| value)
@@ -373,9 +379,19 @@ impl<'a> Value<'a> {
         self.id
     }
 
+    pub(super) fn graph(self) -> &'a Graph {
+        self.graph
+    }
+
     /// Whether both are one and the same object (Python's `is`).
     pub fn is(self, other: Self) -> bool {
         std::ptr::eq(self.graph, other.graph) && self.id == other.id
+    }
+
+    /// A number that no other object of the graph has, as Python's `id`: objects may contain themselves,
+    /// and who walks over them has to tell which ones have been met.
+    pub fn identity(self) -> usize {
+        self.id.index()
     }
 
     /// What it is.

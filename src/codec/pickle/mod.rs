@@ -135,7 +135,7 @@ impl Graph {
     /// # Errors
     ///
     /// `TooLarge` if objects that contain each other through tuples would make it many times longer than
-    /// what was read.
+    /// what was read, `TooDeep` if they nest deeper than [`Limits`] lets a reader follow.
     #[doc(alias = "dumps")]
     pub fn to_pickle(&self) -> Result<Vec<u8>, PickleError> {
         writer::write(self, self.root_id(), None)

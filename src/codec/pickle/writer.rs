@@ -10,6 +10,9 @@ use crate::codec::graph::{Graph, Maker, Node, NodeId, Span, Step};
 /// Items put into a container by one opcode, as Python does it, so that its reader needs no large stack.
 const BATCH: usize = 1000;
 
+/// As many as [`Limits`] allows at first.
+const MAX_MARKS: usize = 10_000;
+
 type Pairs<'a> = Option<&'a [(NodeId, NodeId)]>;
 
 /// Writes what `root` leads to; `pairs` takes the place of the pairs of the dict that `root` is.
@@ -30,6 +33,7 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
         unfinished: vec![false; graph.len()],
         memo: vec![u32::MAX; graph.len()],
         remembered: 0,
+        marks: 0,
         open: Vec::new(),
         limit: graph.byte_len().saturating_mul(8).saturating_add(graph.len() * 64 + 4096),
     };
@@ -38,6 +42,10 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
         writer.advance(frame);
         if writer.out.len() > writer.limit {
             return Err(PickleError { kind: PickleErrorKind::TooLarge, offset: 0 });
+        }
+        // What this reader would refuse is not written.
+        if writer.marks > MAX_MARKS {
+            return Err(PickleError { kind: PickleErrorKind::TooDeep, offset: 0 });
         }
     }
     writer.out.push(b'.');
@@ -162,6 +170,8 @@ struct Writer<'a> {
     /// The number under which a node is remembered.
     memo: Vec<u32>,
     remembered: u32,
+    /// How many marks are on the stack of who reads this.
+    marks: usize,
     open: Vec<Frame>,
     limit: usize,
 }
@@ -273,7 +283,7 @@ impl<'a> Writer<'a> {
             if alone(before) {
                 self.out.push(one);
             } else if entry == length || entry.is_multiple_of(BATCH) {
-                self.out.push(many);
+                self.close_mark(many);
             }
         }
         if entry == length {
@@ -281,7 +291,7 @@ impl<'a> Writer<'a> {
             return;
         }
         if part == 0 && entry.is_multiple_of(BATCH) && !alone(entry) {
-            self.out.push(b'(');
+            self.mark();
         }
         self.open.push(Frame { next: frame.next + 1, ..frame });
         self.visit(parts(entry)[part]);
@@ -290,7 +300,7 @@ impl<'a> Writer<'a> {
     fn tuple(&mut self, frame: Frame, items: &'a [NodeId]) {
         let long = items.len() > 3;
         if frame.next == 0 && long {
-            self.out.push(b'(');
+            self.mark();
         }
         if let Some(&item) = items.get(frame.next) {
             self.open.push(Frame { next: frame.next + 1, ..frame });
@@ -300,34 +310,34 @@ impl<'a> Writer<'a> {
         // A tuple that contains itself has been written by now, as part of one of its items.
         if self.is_remembered(frame.id) {
             if long {
-                self.out.push(b'1');
+                self.close_mark(b'1');
             } else {
                 self.out.extend(std::iter::repeat_n(b'0', items.len()));
             }
             self.fetch(frame.id);
             return;
         }
-        self.out.push(match items.len() {
-            1 => 0x85,
-            2 => 0x86,
-            3 => 0x87,
-            _ => b't',
-        });
+        match items.len() {
+            1 => self.out.push(0x85),
+            2 => self.out.push(0x86),
+            3 => self.out.push(0x87),
+            _ => self.close_mark(b't'),
+        }
         self.remember(frame.id);
     }
 
     fn frozen_set(&mut self, frame: Frame, items: &'a [NodeId]) {
         if frame.next == 0 {
-            self.out.push(b'(');
+            self.mark();
         }
         if let Some(&item) = items.get(frame.next) {
             self.open.push(Frame { next: frame.next + 1, ..frame });
             self.visit(item);
         } else if self.is_remembered(frame.id) {
-            self.out.push(b'1');
+            self.close_mark(b'1');
             self.fetch(frame.id);
         } else {
-            self.out.push(0x91);
+            self.close_mark(0x91);
             self.remember(frame.id);
         }
     }
@@ -345,7 +355,7 @@ impl<'a> Writer<'a> {
             Maker::NewEx { class, args, kwargs } => [class, args, kwargs].get(frame.next).copied(),
             Maker::Instance { class, args } => match frame.next {
                 0 => {
-                    self.out.push(b'(');
+                    self.mark();
                     Some(class)
                 }
                 next => instance_args(args).get(next - 1).copied(),
@@ -356,12 +366,12 @@ impl<'a> Writer<'a> {
             self.visit(part);
             return;
         }
-        self.out.push(match by {
-            Maker::Call { .. } => b'R',
-            Maker::New { .. } => 0x81,
-            Maker::NewEx { .. } => 0x92,
-            Maker::Instance { .. } => b'o',
-        });
+        match by {
+            Maker::Call { .. } => self.out.push(b'R'),
+            Maker::New { .. } => self.out.push(0x81),
+            Maker::NewEx { .. } => self.out.push(0x92),
+            Maker::Instance { .. } => self.close_mark(b'o'),
+        }
         // As with tuples: it was part of what it is made of, and is there with all its changes.
         if self.is_remembered(frame.id) {
             self.out.push(b'0');
@@ -380,22 +390,22 @@ impl<'a> Writer<'a> {
             let begun = index - frame.batch;
             let before = index.checked_sub(1).map(|before| steps[before]);
             if let Some(before) = before.filter(|&before| !joins(before, step, begun)) {
-                self.out.push(match (before, begun) {
-                    (Step::SetState(_), _) => b'b',
-                    (Step::Call(_), _) => b'0',
-                    (Step::Append(_), 1) => b'a',
-                    (Step::Append(_), _) => b'e',
-                    (Step::SetItem(..), 1) => b's',
-                    (Step::SetItem(..), _) => b'u',
-                    (Step::Add(_), _) => 0x90,
-                });
+                match (before, begun) {
+                    (Step::SetState(_), _) => self.out.push(b'b'),
+                    (Step::Call(_), _) => self.out.push(b'0'),
+                    (Step::Append(_), 1) => self.out.push(b'a'),
+                    (Step::Append(_), _) => self.close_mark(b'e'),
+                    (Step::SetItem(..), 1) => self.out.push(b's'),
+                    (Step::SetItem(..), _) => self.close_mark(b'u'),
+                    (Step::Add(_), _) => self.close_mark(0x90),
+                }
                 frame.batch = index;
             }
             let begins = frame.batch == index;
             if let Some(step) = step.filter(|_| begins) {
                 let alone = !joins(step, steps.get(index + 1).copied(), 1);
                 if matches!(step, Step::Add(_)) || !alone {
-                    self.out.push(b'(');
+                    self.mark();
                 }
             }
         }
@@ -421,6 +431,17 @@ impl<'a> Writer<'a> {
         };
         self.open.push(frame);
         self.visit(part);
+    }
+
+    fn mark(&mut self) {
+        self.marks += 1;
+        self.out.push(b'(');
+    }
+
+    /// An opcode that takes everything down to the last mark.
+    fn close_mark(&mut self, opcode: u8) {
+        self.marks = self.marks.saturating_sub(1);
+        self.out.push(opcode);
     }
 
     fn is_remembered(&self, id: NodeId) -> bool {

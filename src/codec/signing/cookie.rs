@@ -6,6 +6,8 @@
 //! is in it; the older rule is read where `SIGNED_COOKIE_LEGACY_SALT_FALLBACK` is set, by default in
 //! 5.2 and 6.0 but not in 6.1. `SIGNING_BACKEND` is taken to be Django's own `TimestampSigner`.
 
+use std::fmt;
+
 use super::key::{KeyMatch, SecretKey};
 use super::salted_hmac::Algorithm;
 use super::timestamp::{MaxAge, TimestampSigner, Unsigned};
@@ -173,7 +175,7 @@ impl CookieSigner {
 }
 
 /// What [`CookieSigner::unsign`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnsignedCookie<'a> {
     /// The text that was signed.
@@ -186,4 +188,16 @@ pub struct UnsignedCookie<'a> {
     pub salt: CookieSalt,
     /// Unix seconds at which it was signed.
     pub signed_at: i64,
+}
+
+/// Shows all but the value.
+impl fmt::Debug for UnsignedCookie<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnsignedCookie")
+            .field("key", &self.key)
+            .field("algorithm", &self.algorithm)
+            .field("salt", &self.salt)
+            .field("signed_at", &self.signed_at)
+            .finish_non_exhaustive()
+    }
 }

@@ -17,6 +17,8 @@
 //! which it was.
 //!
 //! Proved by `tests/fixtures/vectors/{signing,signed_cookies,modern_json,fallback_keys,negative}`.
+//!
+#![doc = include_str!("../../../docs/signing.md")]
 
 mod cookie;
 mod key;

@@ -200,7 +200,7 @@ impl fmt::Debug for Signer {
 }
 
 /// What [`Signer::unsign`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified<'a> {
     /// The text that was signed.
@@ -209,6 +209,16 @@ pub struct Verified<'a> {
     pub key: KeyMatch,
     /// The algorithm of the signature.
     pub algorithm: Algorithm,
+}
+
+/// Shows all but the value.
+impl fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified")
+            .field("key", &self.key)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A separator that could be part of a signature or of a time stamp.

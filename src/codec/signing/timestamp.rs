@@ -1,5 +1,7 @@
 //! A value, the time and the signature of both.
 
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::key::{KeyMatch, SecretKey};
@@ -19,7 +21,7 @@ pub struct MaxAge {
 }
 
 /// What [`TimestampSigner::unsign`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unsigned<'a> {
     /// The text that was signed, without its time stamp.
@@ -30,6 +32,17 @@ pub struct Unsigned<'a> {
     pub algorithm: Algorithm,
     /// Unix seconds at which it was signed; beyond `i64` it is the nearest `i64`.
     pub signed_at: i64,
+}
+
+/// Shows all but the value.
+impl fmt::Debug for Unsigned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsigned")
+            .field("key", &self.key)
+            .field("algorithm", &self.algorithm)
+            .field("signed_at", &self.signed_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Signs text together with the time (`django.core.signing.TimestampSigner`).
@@ -106,6 +119,12 @@ impl TimestampSigner {
     /// The algorithm that signs.
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm()
+    }
+
+    /// The same without the stamp.
+    #[cfg(feature = "python")]
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.0
     }
 
     /// Returns `value:timestamp:signature`; `now` in Unix seconds.

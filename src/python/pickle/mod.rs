@@ -40,7 +40,10 @@ pub(super) fn loads_safe<'py>(
 
 #[pyfunction]
 #[pyo3(signature = (obj, *, protocol = 4))]
-pub(super) fn dumps<'py>(obj: &Bound<'py, PyAny>, protocol: u8) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn pickle_dumps<'py>(
+    obj: &Bound<'py, PyAny>,
+    protocol: u8,
+) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(obj.py(), &dump(obj, checked_protocol(protocol)?)?))
 }
 
@@ -78,6 +81,24 @@ pub(super) fn load<'py>(
 pub(super) fn dump(object: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Vec<u8>> {
     let graph = nodes::build(object, protocol)?;
     graph.to_pickle().map_err(|_| nodes::too_large(object.py()))
+}
+
+/// The objects of a graph.
+///
+/// # Errors
+///
+/// `DecodeError` for what Python cannot hold.
+pub(super) fn objects<'py>(py: Python<'py>, graph: &Graph) -> PyResult<Bound<'py, PyAny>> {
+    objects::build(py, graph, None)
+}
+
+/// An object as a graph.
+///
+/// # Errors
+///
+/// What `pickle.dumps` raises.
+pub(super) fn graph(object: &Bound<'_, PyAny>) -> PyResult<Graph> {
+    nodes::build(object, DEFAULT_PROTOCOL)
 }
 
 /// The protocols that are written; those before name Python 2 classes in a way of their own.

@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyEllipsis, PyFloat, PyFrozenSet, PyFunction, PyInt,
-    PyIterator, PyList, PyModule, PyNotImplemented, PySet, PyString, PyTuple, PyType,
+    PyIterator, PyList, PyModule, PyNotImplemented, PySet, PyString, PyTuple, PyTupleMethods,
+    PyType,
 };
 
 use super::opaque;
@@ -94,7 +95,7 @@ impl<'py> Pickler<'py> {
         {
             return Ok(self.graph.push(Node::Int(number)));
         }
-        if object.cast_exact::<PyTuple>().is_ok_and(|tuple| tuple.is_empty()) {
+        if object.cast_exact::<PyTuple>().is_ok_and(PyTupleMethods::is_empty) {
             return Ok(NodeId::EMPTY_TUPLE);
         }
         let address = object.as_ptr() as usize;
@@ -313,6 +314,7 @@ impl<'py> Pickler<'py> {
 
     /// Everything else tells by itself what it is made of.
     fn other(&mut self, object: &Bound<'py, PyAny>, reduced: u32) -> PyResult<Node> {
+        static TABLE: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
         let py = self.py;
         if reduced == MAX_REDUCED {
             return Err(PyRecursionError::new_err(
@@ -331,7 +333,6 @@ impl<'py> Pickler<'py> {
         if object.is_exact_instance_of::<PyFunction>() || object.is_exact_instance_of::<PyType>() {
             return self.named(object, None, reduced);
         }
-        static TABLE: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
         let table = TABLE.import(py, "copyreg", "dispatch_table")?;
         let answer = if let Some(reduce) = table.get_item(&class)? {
             reduce.call1((object,))?
@@ -472,6 +473,7 @@ impl<'py> Pickler<'py> {
         name: Option<Bound<'py, PyString>>,
         reduced: u32,
     ) -> PyResult<Node> {
+        static WHICH_MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = self.py;
         let name = match name {
             Some(name) => name.into_any(),
@@ -481,7 +483,6 @@ impl<'py> Pickler<'py> {
             },
         };
         let name = name.cast_into::<PyString>()?;
-        static WHICH_MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let module = WHICH_MODULE.import(py, "pickle", "whichmodule")?.call1((object, &name))?;
         let module = module.cast_into::<PyString>()?;
         let (found, parent) = match look_up(&module, &name) {

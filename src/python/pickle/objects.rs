@@ -172,6 +172,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per kind of object")]
     fn make(&mut self, id: NodeId) -> PyResult<Attempt<'py>> {
         let py = self.py;
         let value = self.graph.value(id);

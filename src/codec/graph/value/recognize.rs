@@ -140,12 +140,11 @@ impl<'a> Object<'a> {
                 Some(Kind::Counter(Dict { graph, pairs: Cow::Borrowed(pairs) }))
             }
             (b"deque", [] | [_] | [_, _]) => {
-                let mut ids = match args.first() {
+                // Python 2 gives a list, Python 3 an empty tuple and appends.
+                let mut ids = match args.first().map(|first| graph.node(first.id)) {
                     None => Vec::new(),
-                    Some(first) => match graph.node(first.id) {
-                        Node::List(ids) | Node::Tuple(ids) => ids.clone(),
-                        _ => return None,
-                    },
+                    Some(Node::List(ids) | Node::Tuple(ids)) => ids.clone(),
+                    Some(_) => return None,
                 };
                 let appended = self.steps.iter().map(as_append).collect::<Option<Vec<_>>>()?;
                 ids.extend(appended);

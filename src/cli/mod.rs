@@ -1,0 +1,160 @@
+//! The command `django-session`: looks into stored sessions and cookies, and writes them.
+//!
+//! [`main`] parses the arguments, runs one subcommand and turns what went wrong into an exit code. Keys
+//! come from the environment, files or a prompt, never from arguments, which other users of the machine
+//! and the history of the shell see. `docs/command.md` is its manual.
+#![cfg_attr(doc, doc = include_str!("../../docs/command.md"))]
+#![expect(clippy::doc_markdown, reason = "some of it is help text, where backticks would show")]
+
+/// The codes that [`CliError::exit_code`] gives, as every help text lists them.
+macro_rules! exit_codes {
+    () => {
+        "\
+Exit status:
+  0  it worked
+  1  reading the input or writing the output failed
+  2  the arguments are wrong
+  3  there is no usable key, or the settings cannot be used
+  4  the value cannot be decoded; the reason is on standard error
+  5  the session cannot be encoded"
+    };
+}
+
+mod decode;
+mod document;
+mod encode;
+mod error;
+mod input;
+mod keys;
+mod output;
+mod tagged;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ColorChoice, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use self::error::CliError;
+use self::output::Output;
+
+/// Look into Django sessions, and write them
+///
+/// Reads what a Django site has stored in session_data, in a file of the file engine, or in a signed session
+/// cookie: every form since Django 1.0, JSON and pickle, checked against the site's SECRET_KEY. Nothing in
+/// a session is ever executed.
+#[derive(Debug, Parser)]
+#[command(name = "django-session", version, max_term_width = 100, after_long_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// When to use colours; without a terminal and with NO_COLOR set there are none
+    #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is in a stored session or session cookie
+    Decode(Box<decode::Arguments>),
+    /// Write a session as Django stores it
+    Encode(Box<encode::Arguments>),
+    /// Print completions for a shell
+    #[command(after_long_help = "\
+Examples:
+  $ source <(django-session completions bash)
+  $ django-session completions zsh > ~/.zfunc/_django-session
+  $ django-session completions fish | source")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const AFTER_HELP: &str = concat!(
+    "\
+Keys:
+  SECRET_KEY is taken from the first of these that has one: --secret-key-file,
+  the file that --settings names, the environment variable SECRET_KEY (with
+  SECRET_KEY_FALLBACKS, a JSON list), a prompt on the terminal. It is never an
+  argument: other users and the history of the shell see those.
+
+Examples:
+  $ psql -Atc \"select session_data from django_session limit 1\" |
+      SECRET_KEY=… django-session decode
+  $ django-session decode --cookie --settings settings.json cookie.txt
+  $ django-session decode --json row.txt | jq .data
+
+",
+    exit_codes!()
+);
+
+/// Runs the command with the arguments and streams of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let error = without_value(error);
+            // Help that was asked for goes to standard output; a closed pipe is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { CliError::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut output = Output::new(arguments.color);
+    let result = match arguments.command {
+        Command::Decode(arguments) => arguments.run(&mut output),
+        Command::Encode(arguments) => arguments.run(&mut output),
+        Command::Completions { shell } => completions(shell, &mut output),
+    };
+    let result = result.and_then(|()| output.flush());
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has read enough.
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The error without a repetition of what may be a key or a cookie that was given in a wrong place.
+fn without_value(error: clap::Error) -> clap::Error {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.as_str(),
+        _ => "",
+    };
+    let message = match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            "there is no such subcommand; they are decode, encode and completions"
+        }
+        ErrorKind::UnknownArgument if argument == "--secret-key" => {
+            "a key must not be an argument, where other users and the history of the shell see it: use \
+             the environment variable SECRET_KEY, or --secret-key-file"
+        }
+        ErrorKind::UnknownArgument if !argument.starts_with("--") => {
+            "there is an argument too many; the value goes to standard input or is in one file"
+        }
+        _ => return error,
+    };
+    Arguments::command().error(error.kind(), message)
+}
+
+fn completions(shell: Shell, output: &mut Output) -> Result<(), CliError> {
+    // The generator panics where writing fails, so it writes to memory.
+    let mut script = Vec::new();
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "django-session", &mut script);
+    output.stdout().write_all(&script).map_err(CliError::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Arguments::command().debug_assert();
+    }
+}
