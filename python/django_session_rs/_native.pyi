@@ -139,16 +139,16 @@ class DecodedSession:
         """The session."""
 
     @property
-    def format(self) -> str:
-        """The form it was in: ``signed``, ``signed_sha1``, ``legacy`` or ``antique``."""
+    def format(self) -> Literal["signed", "signed_sha1", "legacy", "antique"]:
+        """The form it was in."""
 
     @property
-    def algorithm(self) -> str:
-        """The hash of its signature: ``sha256``, ``sha1`` or ``md5``."""
+    def algorithm(self) -> Literal["md5", "sha1", "sha256"]:
+        """The hash of its signature."""
 
     @property
-    def serializer(self) -> str:
-        """The serializer that wrote it: ``json`` or ``pickle``."""
+    def serializer(self) -> Literal["json", "pickle"]:
+        """The serializer that wrote it."""
 
     @property
     def fallback(self) -> int | None:
