@@ -1,4 +1,4 @@
-# ruff: noqa: PYI021 - the extension has its documentation here
+# ruff: noqa: A002, PYI021 - `format` is its name; the extension has its documentation here
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, final, type_check_only
@@ -27,7 +27,9 @@ __all__ = [
     "file_name",
     "get_cookie_signer",
     "loads",
+    "loads_safe",
     "memcached_exptime",
+    "pickle_dumps",
     "redis_timeout",
     "session_auth_hash",
     "verify_session_auth_hash",
@@ -39,13 +41,19 @@ __version__: str
 class SessionCodec:
     """Turns session data into the signed text of a ``session_data`` column, and back.
 
-    The same as ``SessionBase.encode`` and ``decode`` of Django 4.0 and later, without a Django
-    project: ``secret_key`` is ``SECRET_KEY`` and ``fallbacks`` is ``SECRET_KEY_FALLBACKS`` (4.1);
-    an empty fallback key is skipped. ``compression`` is ``"fast"``, with texts at most 1.3 times as
-    long as Django's, or ``"small"``, as short as Django's. A payload that inflates to more than
+    The same as ``SessionBase.encode`` and ``decode`` of Django, without a Django project:
+    ``secret_key`` is ``SECRET_KEY`` and ``fallbacks`` is ``SECRET_KEY_FALLBACKS`` (4.1); an empty
+    fallback key is skipped. ``compression`` is ``"fast"``, with texts at most 1.3 times as long as
+    Django's, or ``"small"``, as short as Django's. A payload that inflates to more than
     ``max_size`` bytes is refused; Django has no such limit.
 
-    Raises ``ValueError`` for an empty secret key or an unknown compression.
+    ``format`` is the form that is written: ``"signed"`` (3.1 and later), ``"legacy"`` (1.3 to 3.0),
+    ``"signed_sha1"`` (signed cookies of 1.4 to 3.0) or ``"antique"`` (1.0 to 1.2). It and today's
+    are read; weaker forms, and another serializer than ``serializer``, only where ``accept`` names
+    them. Pickles are read by ``django_session_rs.pickle.loads_safe``, and nothing in them is
+    executed. ``legacy_salt`` is for a store class with a ``key_salt`` of its own.
+
+    Raises ``ValueError`` for an empty secret key or a name that is not known.
     """
 
     def __new__(
@@ -54,6 +62,13 @@ class SessionCodec:
         *,
         fallbacks: Sequence[str | bytes] = ...,
         salt: str = "django.contrib.sessions.SessionStore",
+        serializer: Literal["json", "pickle"] = "json",
+        accept: Sequence[
+            Literal["antique", "legacy", "signed", "signed_sha1", "json", "pickle"]
+        ] = ...,
+        format: Literal["antique", "legacy", "signed", "signed_sha1"] = "signed",
+        legacy_salt: str | None = None,
+        pickle_protocol: int = 4,
         compression: Literal["fast", "small"] = "fast",
         max_size: int = 67108864,
     ) -> SessionCodec: ...
@@ -61,23 +76,40 @@ class SessionCodec:
     def salt(self) -> str:
         """The salt: ``django.contrib.sessions.`` and the qualified name of the store's class."""
 
+    @property
+    def format(self) -> str:
+        """The form that is written."""
+
+    @property
+    def serializer(self) -> str:
+        """The serializer that writes."""
+
     def encode(self, data: Any, *, now: float | None = None) -> str:
         """Return ``payload:timestamp:signature``, with the JSON bytes that Django writes.
 
         ``now`` is Unix time, ``time.time()`` if left out.
 
-        Raises what ``json.dumps`` raises for a value it cannot write: ``TypeError``,
-        ``ValueError`` or ``RecursionError``.
+        Raises what ``json.dumps`` or ``pickle.dumps`` raises for a value it cannot write.
         """
 
     def encode_bytes(self, payload: bytes, *, now: float | None = None) -> str:
         """As ``encode``, of bytes that a ``SESSION_SERIALIZER`` of the project's own wrote."""
 
-    def decode(self, value: str) -> dict[str, Any]:
-        """Return the session, once the signature has been checked. Its age is not limited.
+    def decode(
+        self,
+        value: str,
+        *,
+        max_age: float | datetime.timedelta | None = None,
+        now: float | None = None,
+    ) -> dict[str, Any]:
+        """Return the session, once the signature has been checked.
 
-        Raises ``django.core.signing.BadSignature`` if no key signed this text, and
-        ``DecodeError`` or ``PayloadTooLargeError`` if what was signed is not a session.
+        Its age is limited by ``max_age`` only, as that of the ``signed_cookies`` engine is by the
+        age of the cookie; forms before 3.1 do not say how old they are.
+
+        Raises ``django.core.signing.BadSignature`` if no key signed this text, ``SignatureExpired``
+        if it is too old, and ``DecodeError`` or ``PayloadTooLargeError`` if what was signed is not
+        a session.
         """
 
     def decode_any(self, value: str) -> Any:
@@ -89,8 +121,14 @@ class SessionCodec:
     def decode_bytes(self, value: str) -> bytes:
         """As ``decode``, but return the serialized bytes."""
 
-    def inspect(self, value: str) -> DecodedSession:
-        """As ``decode_any``, and tell which key signed the text, and when."""
+    def inspect(
+        self,
+        value: str,
+        *,
+        max_age: float | datetime.timedelta | None = None,
+        now: float | None = None,
+    ) -> DecodedSession:
+        """As ``decode_any``, and tell which form it was, which key signed it, and when."""
 
 @final
 class DecodedSession:
@@ -101,12 +139,27 @@ class DecodedSession:
         """The session."""
 
     @property
+    def format(self) -> Literal["signed", "signed_sha1", "legacy", "antique"]:
+        """The form it was in."""
+
+    @property
+    def algorithm(self) -> Literal["md5", "sha1", "sha256"]:
+        """The hash of its signature."""
+
+    @property
+    def serializer(self) -> Literal["json", "pickle"]:
+        """The serializer that wrote it."""
+
+    @property
     def fallback(self) -> int | None:
         """Index in ``fallbacks`` of the key that matched; ``None`` for the secret key itself."""
 
     @property
-    def signed_at(self) -> int:
-        """Unix time at which the text was signed, so usually when the session was last saved."""
+    def signed_at(self) -> int | None:
+        """Unix time at which the text was signed, so usually when the session was last saved.
+
+        Forms before 3.1 do not say.
+        """
 
     @property
     def compressed(self) -> bool:
@@ -562,3 +615,29 @@ class AuthHashMatch:
     @property
     def needs_upgrade(self) -> bool:
         """Whether Django would store another hash for the same login now."""
+
+def loads_safe(
+    data: bytes | bytearray | memoryview,
+    *,
+    encoding: str | None = None,
+    max_size: int = 67108864,
+    max_nodes: int = 1048576,
+) -> Any:
+    """Return the object of a pickle, without importing or calling anything that it names.
+
+    What becomes what is told in ``django_session_rs.pickle``. A Python 2 string is ``str`` if it is
+    ASCII and ``bytes`` if not; with an ``encoding`` it is decoded, and with ``"bytes"`` left alone,
+    as by ``pickle.loads``. ``max_size`` are bytes of the pickle, ``max_nodes`` objects in it.
+
+    Raises ``DecodeError`` if it is no pickle or refers to something outside itself,
+    ``PayloadTooLargeError`` beyond a limit, and ``LookupError`` for an unknown encoding.
+    """
+
+def pickle_dumps(obj: Any, *, protocol: int = 4) -> bytes:
+    """Return a pickle of an object, opaque ones included, in a protocol from 2 to 5.
+
+    Raises what ``pickle.dumps`` raises.
+    """
+
+def _rewrite_pickle(data: bytes) -> bytes:
+    """Return the pickle as it is written back, for tests."""

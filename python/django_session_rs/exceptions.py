@@ -8,9 +8,9 @@ __all__ = ["DecodeError", "PayloadTooLargeError"]
 class DecodeError(ValueError):
     """The signature is right, but what was signed is not what Django writes.
 
-    ``reason`` is a word for programs: ``"base64"``, ``"json"``, ``"not_an_object"``,
-    ``"timestamp"``, ``"too_large"`` or ``"zlib"``. Neither it nor the message holds any part of
-    the session.
+    ``reason`` is a word for programs: ``"base64"``, ``"json"``, ``"not_an_object"``, ``"pickle"``,
+    ``"serializer"`` for a session of a serializer that is not accepted, ``"timestamp"``,
+    ``"too_large"`` or ``"zlib"``. Neither it nor the message holds any part of the session.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -22,4 +22,4 @@ class DecodeError(ValueError):
 
 
 class PayloadTooLargeError(DecodeError):
-    """The payload inflates to more than the ``max_size`` of the codec."""
+    """The payload inflates to more than ``max_size``, or a pickle is of too many objects."""

@@ -1,22 +1,22 @@
-# ruff: noqa: A005, S301 - named as Python's module is; `pickle.loads` is only handed on
 """Pickles as data: read without importing or calling anything that they name.
 
 :func:`loads_safe` makes real objects of the harmless types that sessions hold, and an
-:class:`OpaqueObject` or :class:`OpaqueGlobal` of everything else. :func:`dumps` writes both: Python's
-own ``pickle.loads`` then makes of an opaque object what it would have made of the original.
+:class:`OpaqueObject` or :class:`OpaqueGlobal` of everything else. :func:`dumps` writes both, and
+Python's own ``pickle.loads`` then makes of an opaque object what it would have made in the first
+place.
 
-The types that become real: ``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``, ``bytes``,
-``bytearray``, ``list``, ``tuple``, ``dict``, ``set``, ``frozenset``, ``range``; ``OrderedDict``,
-``Counter``, ``deque``, and ``defaultdict`` with a builtin type as its factory; ``datetime``, ``date``,
-``time``, ``timedelta``, ``timezone``, and ``ZoneInfo`` of a key that this machine knows; ``Decimal``,
-``UUID``, Django's ``SafeString``. Not subclasses of them, and no enums, whose classes would have to be
-imported. Objects that were one are one, and may contain themselves.
+The types that become real: ``None``, ``bool``, ``int``, ``float``, ``complex``, ``str``,
+``bytes``, ``bytearray``, ``list``, ``tuple``, ``dict``, ``set``, ``frozenset``, ``range``;
+``OrderedDict``, ``Counter``, ``deque``, and ``defaultdict`` with a builtin type as its factory;
+``datetime``, ``date``, ``time``, ``timedelta``, ``timezone``, and ``ZoneInfo`` of a key that this
+machine knows; ``Decimal``, ``UUID``, Django's ``SafeString``. Not subclasses of them, and no enums,
+whose classes would have to be imported. Objects that were one are one, and may contain themselves.
 
 A zone of ``pytz`` and Django's own ``UTC`` and ``FixedOffset`` of old become an
 :class:`OpaqueTimezone`, a ``tzinfo`` of their offset. A ``datetime`` with any other zone is opaque.
 
-A Python 2 string becomes ``str`` if it is ASCII and ``bytes`` if not. Classes that moved in Python 3
-have the names of Python 3; protocol 2 is written with those of Python 2.
+A Python 2 string becomes ``str`` if it is ASCII and ``bytes`` if not. Classes that moved in
+Python 3 have the names of Python 3; protocol 2 is written with those of Python 2.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ import datetime
 import pickle
 import reprlib
 from collections import deque
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from django_session_rs._native import loads_safe
 from django_session_rs._native import pickle_dumps as dumps
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "OpaqueGlobal",
@@ -40,13 +43,14 @@ __all__ = [
 ]
 
 MISSING = object()
+PARTS = ("made_by", "callable", "args", "kwargs", "steps")
 
 
 class OpaqueGlobal:
     """A class or function, by its name alone.
 
-    Two are equal, and one key in a dict, if their names are. Python's own ``pickle`` writes a call of
-    ``pickle.loads``, so whoever loads that imports what is named.
+    Two are equal, and one key in a dict, if their names are. Python's own ``pickle`` writes a call
+    of ``pickle.loads``, so whoever loads that imports what is named.
     """
 
     __slots__ = ("module", "name")
@@ -72,7 +76,7 @@ class OpaqueGlobal:
         return f"<OpaqueGlobal {_shown(self)}>"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return pickle.loads, (dumps(self, protocol=max(int(protocol), 2)),)
+        return pickle.loads, (dumps(self, protocol=max(2, int(protocol))),)
 
     def __copy__(self) -> OpaqueGlobal:
         return self
@@ -84,18 +88,18 @@ class OpaqueGlobal:
 class OpaqueObject:
     """An instance of a class that is not known: what Python would do to make it.
 
-    Its parts can be read, and changed in place. It is equal to an object with equal parts; as a key or
-    in a set it is only itself. Copies are opaque too. Python's own ``pickle`` writes a call of
-    ``pickle.loads``, so whoever loads that gets the real object; what it shared with objects outside
-    of it is then no longer shared. :func:`dumps` keeps that.
+    Its parts can be read, and changed in place. It is equal to an object with equal parts; as a key
+    or in a set it is only itself. Copies are opaque too. Python's own ``pickle`` writes a call of
+    ``pickle.loads``, so whoever loads that gets the real object; what it shared with objects
+    outside of it is then no longer shared. :func:`dumps` keeps that.
     """
 
     __slots__ = ("args", "callable", "kwargs", "made_by", "steps")
 
     made_by: Literal["call", "new", "new_ex", "instance"]
-    """``callable(*args)``; ``callable.__new__(callable, *args)``, with ``**kwargs`` for ``"new_ex"``;
-    or an instance as Python 2 pickles old-style classes, without a call where there are no
-    arguments."""
+    """``callable(*args)``; ``callable.__new__(callable, *args)``, with ``**kwargs`` for
+    ``"new_ex"``; or an instance as Python 2 pickles old-style classes, which is not called where
+    there are no arguments."""
     callable: Any
     """What would be called, usually an :class:`OpaqueGlobal`."""
     args: tuple[Any, ...]
@@ -108,7 +112,7 @@ class OpaqueObject:
     gets the object and sets its state."""
 
     # Their contents come from `loads_safe`.
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError("an OpaqueObject comes out of a pickle")
 
     @property
@@ -164,7 +168,7 @@ class OpaqueObject:
         return f"<{type(self).__name__} {_shown(self.class_)}>"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return pickle.loads, (dumps(self, protocol=max(int(protocol), 2)),)
+        return pickle.loads, (dumps(self, protocol=max(2, int(protocol))),)
 
     def __copy__(self) -> OpaqueObject:
         copied = type(self).__new__(type(self))
@@ -195,15 +199,16 @@ class OpaqueTimezone(OpaqueObject, datetime.tzinfo):
     offset: datetime.timedelta
     """The distance from UTC."""
 
-    def __new__(cls) -> OpaqueTimezone:
-        # Python would look at the base class that comes last.
+    def __new__(cls) -> Self:
+        """Return one without contents, which come from :func:`loads_safe`."""
+        # Python would take that of the other base class, which refuses.
         return object.__new__(cls)
 
-    def utcoffset(self, dt: datetime.datetime | None, /) -> datetime.timedelta:  # noqa: ARG002
+    def utcoffset(self, dt: datetime.datetime | None, /) -> datetime.timedelta:  # noqa: ARG002 - Python decides
         """Return the offset, whatever the time."""
         return self.offset
 
-    def dst(self, dt: datetime.datetime | None, /) -> None:  # noqa: ARG002
+    def dst(self, dt: datetime.datetime | None, /) -> None:
         """Return nothing: how much of the offset is daylight saving time is not known."""
 
     def tzname(self, dt: datetime.datetime | None, /) -> str:
@@ -219,8 +224,8 @@ class PickleSerializer:
     reading sessions of that time; what it writes, that serializer of Django reads.
     """
 
-    def __init__(self, protocol: Literal[2, 3, 4, 5] = 4) -> None:
-        self.protocol: Literal[2, 3, 4, 5] = protocol
+    def __init__(self, protocol: int = 4) -> None:
+        self.protocol = protocol
 
     def dumps(self, obj: Any) -> bytes:
         """Return the pickle of a session."""
@@ -242,8 +247,7 @@ def _shown(name: OpaqueGlobal | None) -> str:
 
 
 def _slots(found: OpaqueObject) -> tuple[str, ...]:
-    names = OpaqueObject.__slots__
-    return (*names, "offset") if isinstance(found, OpaqueTimezone) else names
+    return (*PARTS, "offset") if isinstance(found, OpaqueTimezone) else PARTS
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -270,8 +274,7 @@ def _equal(one: Any, other: Any) -> bool:
 def _parts(a: Any, b: Any) -> tuple[list[Any], list[Any]] | None:
     """Return what has to be equal for these two to be equal; nothing if they have no such parts."""
     if isinstance(a, OpaqueObject) and isinstance(b, OpaqueObject):
-        names = ("made_by", "callable", "args", "kwargs", "steps")
-        return [getattr(a, name) for name in names], [getattr(b, name) for name in names]
+        return [getattr(a, name) for name in PARTS], [getattr(b, name) for name in PARTS]
     if isinstance(a, dict) and isinstance(b, dict):
         # Keys are compared as Python does it; an object as a key is equal to itself only.
         return [len(a), *a.values()], [len(b), *(b.get(key, MISSING) for key in a)]

@@ -337,7 +337,8 @@ impl SessionCodec {
         self.format == format || self.accepted.contains(&format) || format == Format::Signed
     }
 
-    fn signed_payload(
+    /// As [`SessionCodec::decode_payload`], of today's form and with a limit on its age.
+    pub(crate) fn signed_payload(
         &self,
         text: &str,
         limit: Option<MaxAge>,

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::{convert, error, pickle};
+use super::{convert, error, pickle, signing};
 use crate::codec::pickle::Limits;
 use crate::codec::{
     Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Format, KeyMatch, SESSION_SALT,
@@ -129,8 +129,15 @@ impl PySessionCodec {
         self.sign(py, payload, now)
     }
 
-    fn decode<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyDict>> {
-        let data = self.decode_any(py, value)?;
+    #[pyo3(signature = (value, *, max_age = None, now = None))]
+    fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        value: &str,
+        max_age: Option<&Bound<'py, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let data = self.load(py, &self.unsign(py, value, max_age, now)?.payload)?.0;
         data.cast_into::<PyDict>().map_err(|other| {
             let found = kind(&other.into_inner());
             error::to_py(py, &DecodeError::NotAnObject { found })
@@ -138,16 +145,23 @@ impl PySessionCodec {
     }
 
     fn decode_any<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyAny>> {
-        Ok(self.load(py, &self.unsign(py, value)?.payload)?.0)
+        Ok(self.load(py, &self.unsign(py, value, None, None)?.payload)?.0)
     }
 
     fn decode_bytes<'py>(&self, py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.unsign(py, value)?.payload))
+        Ok(PyBytes::new(py, &self.unsign(py, value, None, None)?.payload))
     }
 
-    fn inspect(&self, py: Python<'_>, value: &str) -> PyResult<DecodedSession> {
+    #[pyo3(signature = (value, *, max_age = None, now = None))]
+    fn inspect(
+        &self,
+        py: Python<'_>,
+        value: &str,
+        max_age: Option<&Bound<'_, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<DecodedSession> {
         let DecodedPayload { payload, format, key, signed_at, compressed } =
-            self.unsign(py, value)?;
+            self.unsign(py, value, max_age, now)?;
         let fallback = match key {
             KeyMatch::Primary => None,
             KeyMatch::Fallback(index) => self.fallbacks.get(index).copied(),
@@ -179,12 +193,19 @@ impl PySessionCodec {
         })
     }
 
-    fn unsign(&self, py: Python<'_>, value: &str) -> PyResult<DecodedPayload> {
-        let found = if value.len() < LARGE {
-            self.codec.decode_payload(value)
-        } else {
-            py.detach(|| self.codec.decode_payload(value))
+    fn unsign(
+        &self,
+        py: Python<'_>,
+        value: &str,
+        max_age: Option<&Bound<'_, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<DecodedPayload> {
+        let limit = signing::limit(py, max_age, now)?;
+        let decode = || match limit {
+            None => self.codec.decode_payload(value),
+            limit => self.codec.signed_payload(value, limit),
         };
+        let found = if value.len() < LARGE { decode() } else { py.detach(decode) };
         found.map_err(|failure| error::to_py(py, &failure))
     }
 

@@ -28,7 +28,7 @@ mod _native {
     #[pymodule_export]
     use super::codec::{DecodedSession, PySessionCodec};
     #[pymodule_export]
-    use super::pickle::{loads_safe, pickle_dumps, rewrite};
+    use super::pickle::{loads_safe, pickle_dumps};
     #[pymodule_export]
     use super::signing::{
         UnsignedValue,
@@ -41,6 +41,8 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        // Set and not added, so that it is not in `__all__`.
+        module.setattr("_rewrite_pickle", wrap_pyfunction!(super::pickle::rewrite, module)?)?;
         super::warn_of_debug_build(module)
     }
 }

@@ -13,12 +13,14 @@ from django_session_rs import DecodedSession, DecodeError, PayloadTooLargeError,
 
 USE = """
 import datetime
+from typing import Literal
 
 from django_session_rs import (
     DecodedSession,
     DecodeError,
     PayloadTooLargeError,
     SessionCodec,
+    pickle,
     signing,
 )
 from django_session_rs.backends.db import SessionStore
@@ -28,7 +30,7 @@ text: str = codec.encode({"a": 1}, now=1.5)
 session: dict[str, object] = codec.decode(text)
 found: DecodedSession = codec.inspect(text)
 fallback: int | None = found.fallback
-signed_at: int = found.signed_at
+signed_at: int | None = found.signed_at
 compressed: bool = found.compressed
 data: bytes = codec.decode_bytes(codec.encode_bytes(b"{}"))
 salt: str = codec.salt
@@ -58,7 +60,22 @@ good: bool = signing.PasswordResetTokenGenerator(key="key").check_token(user, "t
 match: signing.AuthHashMatch | None = signing.verify_session_auth_hash("", "x", key="key")
 signing.CookieSigner("name", salt_rule="v3")  # type: ignore[arg-type]
 signing.dumps(1, serializer=int)  # type: ignore[arg-type]
+old = SessionCodec("key", serializer="pickle", accept=["legacy", "json"], format="signed_sha1")
+form: Literal["signed", "signed_sha1", "legacy", "antique"] = found.format
+serializer: Literal["json", "pickle"] = found.serializer
+algorithm: Literal["md5", "sha1", "sha256"] = found.algorithm
+unpickled: object = pickle.loads_safe(pickle.dumps([1], protocol=2), encoding="utf-8", max_nodes=5)
+if isinstance(unpickled, pickle.OpaqueObject):
+    module: str | None = unpickled.module
+    arguments: tuple[object, ...] = unpickled.args
+    name: pickle.OpaqueGlobal | None = unpickled.class_
+if isinstance(unpickled, pickle.OpaqueTimezone):
+    zone: datetime.tzinfo = unpickled
+pickled: bytes = pickle.PickleSerializer(protocol=3).dumps({})
+
 SessionCodec("key", compression="tiny")  # type: ignore[arg-type]
+SessionCodec("key", accept=["sha1"])  # type: ignore[list-item]
+pickle.dumps(1, protocol="1")  # type: ignore[arg-type]
 codec.decode(b"bytes")  # type: ignore[arg-type]
 """
 

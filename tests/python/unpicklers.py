@@ -1,7 +1,7 @@
 """Python's own unpickler, with classes that cannot be imported as stand-ins.
 
-What two pickles make is compared by pickling it again: the bytes show types, values, order, and which
-objects are one.
+What two pickles make is compared by pickling it again: the bytes show types, values, order, and
+which objects are one.
 """
 
 import _codecs
@@ -11,7 +11,9 @@ import datetime
 import decimal
 import io
 import pickle
+import sys
 import uuid
+from typing import ClassVar
 
 from django.utils.safestring import SafeString
 
@@ -127,6 +129,36 @@ class Thing(datetime.tzinfo):
         return None
 
 
-def fingerprint(data, unpickler=Python):
+def shown(value) -> str:
+    """As `repr`, where that depends on how a set was filled."""
+    if isinstance(value, (set, frozenset, tuple)):
+        parts = map(shown, value)
+        return f"{type(value)}{list(parts) if isinstance(value, tuple) else sorted(parts)}"
+    return repr(value)
+
+
+class Orderly(pickle._Pickler):
+    """Python's pickler, with sets in an order that does not depend on how they were filled."""
+
+    def save_set(self, value):
+        self.save_reduce(type(value), (sorted(value, key=shown),), obj=value)
+
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
+
+
+def print_of(value) -> bytes:
+    """Bytes that are equal for two objects of the same types, values, order and identities."""
+    file = io.BytesIO()
+    limit = sys.getrecursionlimit()
+    # It recurses in Python, where `pickle` itself does in C.
+    sys.setrecursionlimit(limit * 10)
+    try:
+        Orderly(file, 5).dump(value)
+    finally:
+        sys.setrecursionlimit(limit)
+    return file.getvalue()
+
+
+def fingerprint(data, unpickler=Python) -> bytes:
     """Bytes that are equal for two pickles if they make the same objects."""
-    return pickle.dumps(unpickler(io.BytesIO(data)).load(), 5)
+    return print_of(unpickler(io.BytesIO(data)).load())

@@ -118,7 +118,7 @@ def bits(number: float) -> bytes:
     return struct.pack(">d", number)
 
 
-def same(one, other) -> bool:
+def same(one, other) -> bool:  # noqa: PLR0911 - one for each kind of difference
     """Equal in type, in the bits of floats and in the order of keys, at any depth."""
     pairs = [(one, other)]
     while pairs:
@@ -265,7 +265,7 @@ class Comparison:
             return type(found) is Counter and self.pairs_agree(found, tagged["items"])
         if tagged["class"] in SAFE_STRINGS:
             return type(found).__name__ == "SafeString" and str(found) == tagged["value"]
-        if not type(found).__name__ == "OpaqueObject":
+        if type(found).__name__ != "OpaqueObject":
             return False
         return found.class_ is None or f"{found.module}.{found.name}" in CALLED.get(
             tagged["class"], [tagged["class"].replace("exceptions.", "builtins.")]

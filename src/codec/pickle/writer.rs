@@ -542,9 +542,12 @@ impl<'a> Writer<'a> {
 
     fn global(&mut self, module: Span, name: Span) {
         let graph = self.graph;
-        let has_line_feed = |span| graph.bytes_of(span).contains(&b'\n');
-        // A line feed would end the name early and begin an opcode.
-        if self.protocol >= 4 || has_line_feed(module) || has_line_feed(name) {
+        // A line feed would end the name early and begin an opcode, and a line is read as UTF-8.
+        let is_line = |span| {
+            let bytes = graph.bytes_of(span);
+            !bytes.contains(&b'\n') && std::str::from_utf8(bytes).is_ok()
+        };
+        if self.protocol >= 4 || !is_line(module) || !is_line(name) {
             self.text(module);
             self.text(name);
             self.out.push(0x93);

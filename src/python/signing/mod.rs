@@ -92,7 +92,7 @@ fn algorithm(py: Python<'_>, name: &str) -> PyResult<Algorithm> {
 }
 
 /// The limit that `max_age` sets, a number of seconds or a `timedelta`.
-fn limit(
+pub(super) fn limit(
     py: Python<'_>,
     max_age: Option<&Bound<'_, PyAny>>,
     now: Option<f64>,
