@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from django_session_rs._native import DecodedSession, SessionCodec, __version__
+from django_session_rs._native import DecodedSession, Diagnosis, SessionCodec, __version__
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
 
 __all__ = [
     "DecodeError",
     "DecodedSession",
+    "Diagnosis",
     "PayloadTooLargeError",
     "SessionCodec",
     "__version__",

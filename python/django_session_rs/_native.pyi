@@ -11,6 +11,7 @@ __all__ = [
     "CacheKeys",
     "CookieSigner",
     "DecodedSession",
+    "Diagnosis",
     "PasswordResetTokenGenerator",
     "SessionCodec",
     "Signer",
@@ -129,6 +130,43 @@ class SessionCodec:
         now: float | None = None,
     ) -> DecodedSession:
         """As ``decode_any``, and tell which form it was, which key signed it, and when."""
+
+    def diagnose(
+        self,
+        value: str | bytes,
+        *,
+        salts: Sequence[str] = ...,
+        max_age: float | datetime.timedelta | None = None,
+        now: float | None = None,
+    ) -> Diagnosis | None:
+        """Tell why ``decode`` fails on this; ``None`` if it does not.
+
+        ``salts`` are tried beside those that Django has: whole ones, names of store classes, or
+        names of signed cookies. It takes some twenty times as long as decoding.
+        """
+
+@final
+class Diagnosis:
+    """Why a text is no session: what ``SessionCodec.diagnose`` found."""
+
+    @property
+    def reason(self) -> str:
+        """A word for programs: ``wrong_key``, ``wrong_salt``, ``truncated``, ``expired``, ...
+
+        The command's page, docs/command.md, has them all.
+        """
+
+    @property
+    def message(self) -> str:
+        """A sentence that ends with what to do. It holds no part of the session, and no key."""
+
+    @property
+    def format(self) -> str | None:
+        """The form that the text is or seems to be in, where that is known."""
+
+    @property
+    def salt(self) -> str | None:
+        """The salt that fits, for ``wrong_salt``."""
 
 @final
 class DecodedSession:

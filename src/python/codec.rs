@@ -8,8 +8,8 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::{convert, error, pickle, signing};
 use crate::codec::pickle::Limits;
 use crate::codec::{
-    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Format, KeyMatch, SESSION_SALT,
-    SecretKey, Serializer, SessionCodec,
+    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Diagnosis, Format, Hints, KeyMatch,
+    SESSION_SALT, SecretKey, Serializer, SessionCodec,
 };
 
 /// Texts from this length on are worked on without the interpreter's lock: below it, handing the
@@ -178,6 +178,27 @@ impl PySessionCodec {
         })
     }
 
+    #[pyo3(signature = (value, *, salts = Vec::new(), max_age = None, now = None))]
+    #[expect(clippy::needless_pass_by_value, reason = "the form in which PyO3 gives a sequence")]
+    fn diagnose(
+        &self,
+        py: Python<'_>,
+        value: &Bound<'_, PyAny>,
+        salts: Vec<String>,
+        max_age: Option<&Bound<'_, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Option<PyDiagnosis>> {
+        let bytes = match value.cast::<PyString>() {
+            Ok(text) => text.to_str()?.as_bytes(),
+            Err(_) => value.cast::<PyBytes>()?.as_bytes(),
+        };
+        let mut hints = Hints::new().with_salts(salts.iter().map(String::as_str));
+        if let Some(limit) = signing::limit(py, max_age, now)? {
+            hints = hints.with_max_age(limit);
+        }
+        Ok(self.codec.diagnose_with(bytes, &hints).map(|found| PyDiagnosis::new(&found)))
+    }
+
     fn __repr__(&self) -> String {
         format!("<SessionCodec salt={:?} fallbacks={}>", self.codec.salt(), self.fallbacks.len())
     }
@@ -247,6 +268,43 @@ fn accepted(names: &[String]) -> PyResult<(Vec<Format>, Vec<Serializer>)> {
         }
     }
     Ok((formats, serializers))
+}
+
+/// Why a text is no session, as `SessionCodec.diagnose` found.
+#[pyclass(frozen, name = "Diagnosis", module = "django_session_rs")]
+pub(super) struct PyDiagnosis {
+    #[pyo3(get)]
+    reason: &'static str,
+    #[pyo3(get)]
+    message: String,
+    #[pyo3(get)]
+    format: Option<&'static str>,
+    #[pyo3(get)]
+    salt: Option<String>,
+}
+
+impl PyDiagnosis {
+    fn new(found: &Diagnosis) -> Self {
+        let (format, salt) = match found {
+            Diagnosis::FormatNotAccepted { format } | Diagnosis::WrongKey { format } => {
+                (Some(format.name()), None)
+            }
+            Diagnosis::WrongSalt { salt, format } => (Some(format.name()), Some(salt.clone())),
+            _ => (None, None),
+        };
+        Self { reason: found.reason(), message: found.to_string(), format, salt }
+    }
+}
+
+#[pymethods]
+impl PyDiagnosis {
+    fn __str__(&self) -> &str {
+        &self.message
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Diagnosis {}>", self.reason)
+    }
 }
 
 /// What `SessionCodec.inspect` found.

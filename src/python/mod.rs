@@ -26,7 +26,7 @@ mod _native {
         redis_timeout,
     };
     #[pymodule_export]
-    use super::codec::{DecodedSession, PySessionCodec};
+    use super::codec::{DecodedSession, PyDiagnosis, PySessionCodec};
     #[pymodule_export]
     use super::pickle::{loads_safe, pickle_dumps};
     #[pymodule_export]

@@ -301,3 +301,26 @@ def test_the_engine_reads_old_pickled_sessions_without_executing_them():
             assert store.decode(store.encode(value)) == value
         json_text = json.dumps({"not": "a pickle"})
         assert store.decode(json_text) == {}
+
+
+def test_a_text_that_is_no_session_is_diagnosed():
+    writer = SessionCodec(KEY)
+    text = writer.encode({"a": 1}, now=1700000000)
+    assert writer.diagnose(text) is None
+    other_salt = SessionCodec(KEY, salt="django.contrib.sessions.Mine").encode({"a": 1})
+    for value, options, reason in [
+        (text[:-5], {}, "truncated"),
+        (f'"{text}"', {}, "quoted"),
+        (other_salt, {"salts": ["Mine"]}, "wrong_salt"),
+        (SessionCodec("another").encode({"a": 1}), {}, "wrong_key"),
+        (SessionCodec(KEY, serializer="pickle").encode({"a": 1}), {}, "wrong_serializer"),
+        (SessionCodec(KEY, format="legacy").encode({"a": 1}), {}, "format_not_accepted"),
+        (text, {"max_age": 60, "now": 1700000061}, "expired"),
+        (b"\xff", {}, "unrecognized"),
+        ("", {}, "empty"),
+    ]:
+        found = writer.diagnose(value, **options)
+        assert found.reason == reason
+        assert found.message == str(found)
+        assert KEY not in found.message
+        assert found.salt == ("django.contrib.sessions.Mine" if reason == "wrong_salt" else None)

@@ -623,13 +623,15 @@ fn keys_come_from_files_settings_and_the_environment() {
 fn a_person_at_a_terminal_is_asked_for_the_key() {
     // Types the key when asked, and shows all that the terminal then shows.
     const SCRIPT: &str = r#"
-import os, pty, sys
+import os, pty, sys, termios
 pid, terminal = pty.fork()
 if pid == 0:
     os.execve(sys.argv[1], sys.argv[1:], {"TERM": "xterm"})
 shown = b""
 while b"SECRET_KEY" not in shown:
     shown += os.read(terminal, 1000)
+while termios.tcgetattr(terminal)[3] & termios.ECHO:
+    pass
 os.write(terminal, b"correct horse battery staple\n")
 try:
     while part := os.read(terminal, 1000):

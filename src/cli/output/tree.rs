@@ -7,8 +7,9 @@ use super::{grouped, style, styled};
 
 /// Levels that are drawn: what is deeper takes more space to draw than it says.
 const MAX_DEPTH: usize = 100;
-/// Bytes of lines that are kept even where all of them are wanted.
-const MAX_LENGTH: usize = 256 << 20;
+/// Bytes of lines that are kept even where all of them are wanted, with what each takes by itself.
+const MAX_LENGTH: usize = 128 << 20;
+const LINE_OVERHEAD: usize = 64;
 
 /// How much of a session is shown.
 #[derive(Clone, Copy)]
@@ -56,7 +57,7 @@ impl Tree {
 
     /// Adds a line and returns its number.
     pub(super) fn push(&mut self, depth: usize, text: String) -> usize {
-        self.length += text.len();
+        self.length += text.len() + LINE_OVERHEAD;
         self.lines.push(Line { depth, text });
         self.lines.len() - 1
     }

@@ -23,34 +23,27 @@ impl Tree {
         // Of each container that is open: its line if it has one, whether it is an object, and how many
         // entries it has so far.
         let mut open: Vec<(Option<usize>, bool, usize)> = Vec::new();
-        let mut label = String::new();
+        let mut label = JsonLabel::Item(0);
         loop {
             let token = scanner.token()?;
             let depth = open.len().wrapping_sub(1);
-            let line = (!open.is_empty() && tree.has_room(depth)).then_some(depth);
+            // What has no line is passed over, and not made into text.
+            let has_line = !open.is_empty() && tree.has_room(depth);
             let shown = match token {
-                Token::Null => repr::constant("None"),
-                Token::True => repr::constant("True"),
-                Token::False => repr::constant("False"),
-                Token::Number => match scanner.number()? {
-                    Number::Integer(text) => repr::number(text),
-                    number @ Number::Float(text) => match text {
-                        "NaN" | "Infinity" | "-Infinity" => repr::number(text),
-                        _ => repr::scalar(&Kind::Float(number.to_f64()), tree.text_limit())
-                            .unwrap_or_default(),
-                    },
-                },
+                Token::Null => has_line.then(|| repr::constant("None")),
+                Token::True => has_line.then(|| repr::constant("True")),
+                Token::False => has_line.then(|| repr::constant("False")),
+                Token::Number => {
+                    let number = scanner.number()?;
+                    has_line.then(|| json_number(number, tree.text_limit()))
+                }
                 Token::String => {
                     let literal = scanner.string()?;
-                    // What is not shown need not be written.
-                    match line {
-                        Some(_) => repr::json_text(literal, tree.text_limit()),
-                        None => String::new(),
-                    }
+                    has_line.then(|| repr::json_text(literal, tree.text_limit()))
                 }
-                Token::List | Token::Object => String::new(),
+                Token::List | Token::Object => has_line.then(String::new),
             };
-            let line = line.map(|depth| tree.push(depth, format!("{label}{shown}")));
+            let line = shown.map(|shown| tree.push(depth, label.to_text() + &shown));
             if let Token::List | Token::Object = token {
                 let object = token == Token::Object;
                 if scanner.eat(if object { b'}' } else { b']' }) {
@@ -122,15 +115,40 @@ impl Tree {
     }
 }
 
-fn next_label(scanner: &mut Scanner<'_>, object: bool, index: usize) -> Result<String, JsonError> {
-    Ok(if object { json_label(scanner.member_name()?) } else { item_label(index) })
+/// What stands before a value of JSON.
+enum JsonLabel<'a> {
+    Name(Literal<'a>),
+    Item(usize),
 }
 
-fn json_label(name: Literal<'_>) -> String {
-    if !name.escaped && is_bare(name.body.as_bytes()) {
-        return repr::name(name.body) + ": ";
+impl JsonLabel<'_> {
+    fn to_text(&self) -> String {
+        match *self {
+            Self::Name(name) if !name.escaped && is_bare(name.body.as_bytes()) => {
+                repr::name(name.body) + ": "
+            }
+            Self::Name(name) => repr::json_text(name, NAME_LIMIT) + ": ",
+            Self::Item(index) => item_label(index),
+        }
     }
-    repr::json_text(name, NAME_LIMIT) + ": "
+}
+
+fn next_label<'a>(
+    scanner: &mut Scanner<'a>,
+    object: bool,
+    index: usize,
+) -> Result<JsonLabel<'a>, JsonError> {
+    Ok(if object { JsonLabel::Name(scanner.member_name()?) } else { JsonLabel::Item(index) })
+}
+
+fn json_number(number: Number<'_>, limit: TextLimit) -> String {
+    match number {
+        Number::Integer(text) | Number::Float(text @ ("NaN" | "Infinity" | "-Infinity")) => {
+            repr::number(text)
+        }
+        // As Python shows it.
+        Number::Float(_) => repr::scalar(&Kind::Float(number.to_f64()), limit).unwrap_or_default(),
+    }
 }
 
 fn item_label(index: usize) -> String {
