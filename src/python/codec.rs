@@ -221,7 +221,10 @@ impl PySessionCodec {
         max_age: Option<&Bound<'_, PyAny>>,
         now: Option<f64>,
     ) -> PyResult<DecodedPayload> {
-        let limit = signing::limit(py, max_age, now)?;
+        let limit = match max_age {
+            None => None,
+            max_age => signing::limit(py, max_age, now)?,
+        };
         let decode = || match limit {
             None => self.codec.decode_payload(value),
             limit => self.codec.signed_payload(value, limit),
@@ -231,6 +234,7 @@ impl PySessionCodec {
     }
 
     /// The objects of a payload, and the serializer that wrote them.
+    #[inline]
     fn load<'py>(
         &self,
         py: Python<'py>,
