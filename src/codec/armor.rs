@@ -107,11 +107,11 @@ pub(crate) fn encode_standard(bytes: &[u8]) -> String {
 }
 
 /// `base64.b64decode`: whatever is not in the alphabet, line ends above all, is passed over.
-pub(crate) fn decode_standard(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_standard(text: &[u8]) -> Option<Vec<u8>> {
     base64_simd::STANDARD
         .decode_to_vec(text)
         .ok()
-        .or_else(|| decode_leniently(text.bytes(), Alphabet::Standard))
+        .or_else(|| decode_leniently(text.iter().copied(), Alphabet::Standard))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

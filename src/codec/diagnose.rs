@@ -546,7 +546,7 @@ impl SessionCodec {
             // What is left over of a group of four was cut off.
             let whole = &text[..text.len() - text.len() % 4];
             let is_cut = whole.len() < text.len() && !text.ends_with('=');
-            let plain = armor::decode_standard(whole).unwrap_or_default();
+            let plain = armor::decode_standard(whole.as_bytes()).unwrap_or_default();
             let has_hash = plain.get(..LEGACY_HASH).is_some_and(|hash| is_hex(hash, LEGACY_HASH));
             if has_hash {
                 return match plain.get(LEGACY_HASH) {

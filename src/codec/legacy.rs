@@ -75,7 +75,7 @@ pub(super) fn decode_antique(
 }
 
 fn unwrap(text: &str) -> Result<Vec<u8>, DecodeError> {
-    armor::decode_standard(text).ok_or(DecodeError::Malformed { part: Part::Base64 })
+    armor::decode_standard(text.as_bytes()).ok_or(DecodeError::Malformed { part: Part::Base64 })
 }
 
 fn key_match(position: Option<usize>) -> Result<KeyMatch, DecodeError> {

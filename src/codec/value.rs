@@ -453,8 +453,11 @@ impl PythonData {
     }
 
     fn update(&mut self, other: &Self) {
-        // One list of everything, so that what is shared stays shared.
+        // One list of everything, so that what is shared stays shared. A session that contains itself
+        // does not bring along what was removed from it.
         let mut source = other.graph.clone();
+        let root = source.root_id();
+        *source.node_mut(root) = Node::Dict(other.entries.values().copied().collect());
         let pairs = other.entries.values().flat_map(|&(key, value)| [key, value]).collect();
         let all = source.push(Node::Tuple(pairs));
         let copy = self.graph.copy_from(&source, all);

@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::{convert, error, pickle, signing};
 use crate::codec::pickle::Limits;
 use crate::codec::{
-    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Diagnosis, Format, Hints, KeyMatch,
+    Compression, DEFAULT_MAX_SIZE, DecodeError, DecodedPayload, Diagnosis, Format, Hints,
     SESSION_SALT, SecretKey, Serializer, SessionCodec,
 };
 
@@ -162,17 +162,13 @@ impl PySessionCodec {
     ) -> PyResult<DecodedSession> {
         let DecodedPayload { payload, format, key, signed_at, compressed } =
             self.unsign(py, value, max_age, now)?;
-        let fallback = match key {
-            KeyMatch::Primary => None,
-            KeyMatch::Fallback(index) => self.fallbacks.get(index).copied(),
-        };
         let (data, serializer) = self.load(py, &payload)?;
         Ok(DecodedSession {
             data: data.unbind(),
             format: format.name(),
             algorithm: format.algorithm(),
             serializer: serializer.name(),
-            fallback,
+            fallback: signing::fallback(key, &self.fallbacks),
             signed_at,
             compressed,
         })

@@ -334,3 +334,20 @@ fn a_session_that_is_changed_for_ever_does_not_grow() {
     assert!(data.remove("counter"));
     assert!(data == original);
 }
+
+#[test]
+fn a_session_that_contains_itself_does_not_bring_back_what_was_removed() {
+    // session["self"] = session; session["secret"] = "hunter2"
+    let pickle = b"\x80\x04}\x94(\x8c\x04selfh\x00\x8c\x06secret\x8c\x07hunter2u.";
+    let graph = Graph::from_pickle(pickle, &Limits::default()).unwrap();
+    let mut data = SessionData::from_graph(graph).unwrap();
+    assert!(data.remove("secret"));
+    let mut other = SessionData::new();
+    other.update(&data);
+    for data in [data, other] {
+        let written = data.to_pickle(4).unwrap();
+        assert!(!written.windows(7).any(|bytes| bytes == b"hunter2"));
+        let again = Graph::from_pickle(&written, &Limits::default()).unwrap();
+        assert_eq!(SessionData::from_graph(again).unwrap().len(), 1);
+    }
+}

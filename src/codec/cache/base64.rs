@@ -3,6 +3,8 @@
 //! Until 6.0 Django reads it as `base64.b64decode` does by default, dropping whatever is not of the
 //! alphabet; 6.1 insists on clean text.
 
+use crate::codec::armor;
+
 /// How a column value is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -15,16 +17,13 @@ pub enum Base64Reading {
 }
 
 pub(super) fn decode(text: &[u8], reading: Base64Reading) -> Option<Vec<u8>> {
-    match base64_simd::STANDARD.decode_to_vec(text) {
-        Ok(bytes) => Some(bytes),
-        // Loose bits in the last character are nothing to either.
-        Err(_) if reading == Base64Reading::Lenient || is_clean(text) => decode_leniently(text),
-        Err(_) => None,
-    }
+    // Loose bits in the last character are nothing to either.
+    let reads = reading == Base64Reading::Lenient || is_clean(text);
+    reads.then(|| armor::decode_standard(text)).flatten()
 }
 
 pub(super) fn encode(bytes: &[u8]) -> Vec<u8> {
-    base64_simd::STANDARD.encode_type(bytes)
+    armor::encode_standard(bytes).into_bytes()
 }
 
 /// Whether only the alphabet and the padding that belongs there are in it.
@@ -32,42 +31,6 @@ fn is_clean(text: &[u8]) -> bool {
     let data = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     text.len().is_multiple_of(4) && data.iter().all(alphabet)
-}
-
-/// `binascii.a2b_base64`: complete padding ends the text.
-fn decode_leniently(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
-    let (mut position, mut left, mut pads) = (0, 0_u8, 0);
-    for &byte in text {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => {
-                // Pads count only from the third place on.
-                if position >= 2 {
-                    pads += 1;
-                    if position + pads >= 4 {
-                        return Some(out);
-                    }
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        pads = 0;
-        match position {
-            1 => out.push(left << 2 | value >> 4),
-            2 => out.push(left << 4 | value >> 2),
-            3 => out.push(left << 6 | value),
-            _ => {}
-        }
-        left = value;
-        position = (position + 1) % 4;
-    }
-    (position == 0).then_some(out)
 }
 
 #[cfg(test)]

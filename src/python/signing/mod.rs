@@ -115,7 +115,8 @@ pub(super) fn limit(
     Ok(Some(MaxAge { max_age, now }))
 }
 
-fn fallback(key: KeyMatch, indexes: &[usize]) -> Option<usize> {
+/// The index in the fallback keys as they were given, where empty ones are passed over.
+pub(super) fn fallback(key: KeyMatch, indexes: &[usize]) -> Option<usize> {
     match key {
         KeyMatch::Primary => None,
         KeyMatch::Fallback(index) => indexes.get(index).copied(),
