@@ -479,6 +479,9 @@ def test_base64_is_read_as_python_reads_it(text):
             expected = base64.b64decode(text.encode(), validate=strict)
         except ValueError:
             expected = None
+        if strict and len(text.encode()) % 4:
+            # Padding that is not needed: Python takes more or less of it, from 3.13 on none.
+            expected = None
         codec = CacheCodec("database", strict_base64=strict)
         if expected is None:
             with pytest.raises(DecodeError) as caught:

@@ -49,6 +49,7 @@ mod tests {
             ("gAV9l", None, false),
             ("", Some(b""), true),
             ("====", Some(b""), false),
+            ("gAV9=", Some(b"\x80\x05}"), false),
         ] {
             assert_eq!(
                 decode(text.as_bytes(), Base64Reading::Lenient).as_deref(),

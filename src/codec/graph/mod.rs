@@ -263,6 +263,20 @@ impl fmt::Debug for Graph {
 }
 
 impl Node {
+    /// Whether there is no such object before all its parts are there.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Tuple(_) | Self::FrozenSet(_) | Self::Made(_))
+    }
+
+    /// Whether it may refer to other nodes.
+    pub(crate) fn has_parts(&self) -> bool {
+        match self {
+            Self::List(parts) | Self::Set(parts) | Self::Tuple(parts) => !parts.is_empty(),
+            Self::Dict(pairs) => !pairs.is_empty(),
+            node => node.is_late(),
+        }
+    }
+
     /// Calls `f` with every node that this one refers to, in the order in which a pickle has them.
     pub(crate) fn each_child(&self, mut f: impl FnMut(NodeId)) {
         match self {

@@ -4,7 +4,7 @@
 //! node at once and its contents later. Every object is kept until the end, so that no two have one
 //! address.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use pyo3::exceptions::{PyAttributeError, PyImportError, PyKeyError, PyRecursionError};
 use pyo3::intern;
@@ -15,6 +15,7 @@ use pyo3::types::{
     PyIterator, PyList, PyModule, PyNotImplemented, PySet, PyString, PyTuple, PyTupleMethods,
     PyType,
 };
+use rustc_hash::FxHashMap;
 
 use super::opaque;
 use crate::codec::graph::{Graph, Made, Maker, Node, NodeId, Step};
@@ -35,7 +36,7 @@ pub(super) fn build(object: &Bound<'_, PyAny>, protocol: u8) -> PyResult<Graph> 
         py,
         graph: Graph::over(Vec::new(), protocol),
         protocol,
-        known: HashMap::new(),
+        known: FxHashMap::default(),
         kept: Vec::new(),
         open: Vec::new(),
     };
@@ -73,7 +74,7 @@ struct Pickler<'py> {
     graph: Graph,
     protocol: u8,
     /// Nodes by the addresses of their objects.
-    known: HashMap<usize, NodeId>,
+    known: FxHashMap<usize, NodeId>,
     kept: Vec<Bound<'py, PyAny>>,
     open: Vec<Task<'py>>,
 }
@@ -98,12 +99,10 @@ impl<'py> Pickler<'py> {
         if object.cast_exact::<PyTuple>().is_ok_and(PyTupleMethods::is_empty) {
             return Ok(NodeId::EMPTY_TUPLE);
         }
-        let address = object.as_ptr() as usize;
-        if let Some(&id) = self.known.get(&address) {
-            return Ok(id);
-        }
-        let id = self.graph.push(Node::None);
-        self.known.insert(address, id);
+        let id = match self.known.entry(object.as_ptr() as usize) {
+            Entry::Occupied(known) => return Ok(*known.get()),
+            Entry::Vacant(unknown) => *unknown.insert(self.graph.push(Node::None)),
+        };
         self.kept.push(object.clone());
         if let Some(atom) = self.atom(object)? {
             *self.graph.node_mut(id) = atom;
@@ -167,7 +166,9 @@ impl<'py> Pickler<'py> {
         let node = if let Ok(list) = object.cast_exact::<PyList>() {
             Node::List(self.nodes_of(list.iter(), reduced)?)
         } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            Node::Dict(self.pairs_of(dict.items().iter(), reduced)?)
+            // All of them before the first is looked at: that may run code which changes the dict.
+            let pairs: Vec<_> = dict.iter().collect();
+            Node::Dict(self.pairs_of(&pairs, reduced)?)
         } else if let Ok(tuple) = object.cast_exact::<PyTuple>() {
             Node::Tuple(self.nodes_of(tuple.iter(), reduced)?)
         } else if object.is_exact_instance_of::<PySet>() {
@@ -210,15 +211,13 @@ impl<'py> Pickler<'py> {
 
     fn pairs_of(
         &mut self,
-        items: impl Iterator<Item = Bound<'py, PyAny>>,
+        pairs: &[(Bound<'py, PyAny>, Bound<'py, PyAny>)],
         reduced: u32,
     ) -> PyResult<Vec<(NodeId, NodeId)>> {
-        let mut pair = |item: Bound<'py, PyAny>| {
-            let item = item.cast_into::<PyTuple>()?;
-            let key = self.node_of(&item.get_item(0)?, reduced)?;
-            Ok((key, self.node_of(&item.get_item(1)?, reduced)?))
+        let mut pair = |(key, value): &(Bound<'py, PyAny>, Bound<'py, PyAny>)| {
+            Ok((self.node_of(key, reduced)?, self.node_of(value, reduced)?))
         };
-        items.map(&mut pair).collect()
+        pairs.iter().map(&mut pair).collect()
     }
 
     /// A set, which has opcodes of its own since protocol 4.
