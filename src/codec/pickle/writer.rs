@@ -58,14 +58,14 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
 /// is begun twice. Then everything is remembered, as Python does it, so that no part is written twice, and
 /// the answer is nothing.
 fn shared(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Option<Vec<bool>> {
-    if let Some(shared) = referred_to_twice(graph, root, pairs) {
-        return Some(shared);
-    }
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         Unseen,
         Open,
         Done,
+    }
+    if let Some(shared) = referred_to_twice(graph, root, pairs) {
+        return Some(shared);
     }
     let mut states = vec![State::Unseen; graph.len()];
     let mut shared = vec![false; graph.len()];
