@@ -93,6 +93,16 @@ fuzz: rust $(VENV)/.requirements
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10; \
 	done
 
+.PHONY: differential  ## Compare random sessions and pickles with Python's own for FUZZ_SECONDS
+differential: dev
+	@set -e; seed=$$(date +%s); end=$$((seed + $(FUZZ_SECONDS))); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		echo "DIFFERENTIAL_SEED=$$seed"; \
+		DIFFERENTIAL_SEED=$$seed $(BIN)/python -m pytest -q -x --hypothesis-seed=$$seed \
+			tests/python/test_differential.py tests/python/test_pickle_differential.py; \
+		seed=$$((seed + 1)); \
+	done
+
 .PHONY: check  ## Everything that CI checks
 check: test lint docs stubs django-suite
 
