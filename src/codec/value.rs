@@ -327,6 +327,63 @@ impl SessionData {
         }
     }
 
+    /// Keeps the entries whose name `keep` wants. Keys that are no text stay where they are.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Name<'_>) -> bool) {
+        match &mut self.0 {
+            Content::Json(data) => data.entries.retain(|name, _| keep(Name(name))),
+            Content::Python(data) => {
+                data.entries.retain(|key, _| key.name().is_none_or(&mut keep));
+            }
+        }
+    }
+
+    /// The entries whose name `keep` wants, and none whose key is no text.
+    pub(crate) fn select(&self, mut keep: impl FnMut(Name<'_>) -> bool) -> Self {
+        let mut selected = self.clone();
+        match &mut selected.0 {
+            Content::Json(data) => data.entries.retain(|name, _| keep(Name(name))),
+            Content::Python(data) => {
+                data.entries.retain(|key, _| key.name().is_some_and(&mut keep));
+            }
+        }
+        selected
+    }
+
+    /// Whether both have a value of this name, or neither, and the values are the same: the same
+    /// JSON, or objects that a pickle would not tell apart.
+    pub(crate) fn same_value(&self, other: &Self, name: Name<'_>) -> bool {
+        if let (Content::Json(_), Content::Json(_)) | (Content::Python(_), Content::Python(_)) =
+            (&self.0, &other.0)
+        {
+            return self.value_bytes(name) == other.value_bytes(name);
+        }
+        // One of them was read from JSON and the other from a pickle: as JSON they can be compared.
+        let json = |data: &Self| data.get_raw(&name.to_str()?).ok()?.map(Cow::into_owned);
+        self.contains(name) == other.contains(name) && json(self) == json(other)
+    }
+
+    /// A value as bytes that are equal where the values are, among sessions of one kind.
+    fn value_bytes(&self, name: Name<'_>) -> Option<Cow<'_, [u8]>> {
+        match &self.0 {
+            Content::Json(data) => {
+                let raw = data.entries.get(name.0)?;
+                Some(Cow::Borrowed(data.text(raw).as_bytes()))
+            }
+            Content::Python(data) => {
+                let &(_, value) = data.entries.get(&Key::Name(name.0.into()))?;
+                Some(Cow::Owned(data.pickle_of(value)))
+            }
+        }
+    }
+
+    /// Whether there is a value of this name.
+    pub(crate) fn contains(&self, name: Name<'_>) -> bool {
+        match &self.0 {
+            Content::Json(data) => data.entries.contains_key(name.0),
+            Content::Python(data) => data.entries.contains_key(&Key::Name(name.0.into())),
+        }
+    }
+
     /// The whole session as JSON text: for values that Django's `JSONSerializer` wrote, its very bytes.
     ///
     /// # Errors
@@ -495,6 +552,12 @@ impl PythonData {
         }
         out.push('}');
         Ok(out)
+    }
+
+    /// A value alone, as bytes that are equal where Python would rebuild the same.
+    fn pickle_of(&self, value: NodeId) -> Vec<u8> {
+        // What is too large to be written cannot have been read.
+        self.graph.to_pickle_of(value).unwrap_or_default()
     }
 
     fn to_pickle(&self) -> Result<Vec<u8>, PickleError> {

@@ -9,15 +9,24 @@ use crate::codec::{DecodeError, EncodeError, ValueError};
 
 /// A store could not do what it was asked.
 ///
-/// An outage is [`StoreError::Backend`]; it never looks like a session that is not there.
+/// An outage never looks like a session that is not there; [`StoreError::is_outage`] tells it from the
+/// rest, [`StoreError::is_retryable`] whether another try may help.
+///
+/// The sources are logged by the web layer, so their texts must not hold session keys or data.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database, or the way to it, failed. The session may well exist.
-    ///
-    /// The source is logged by the web layer, so its text must not hold session keys or data.
+    /// The server refused, in a way that will not change by itself: no such table, no rights, read-only,
+    /// disk full. The session may well exist.
     #[error("the session store failed")]
     Backend(#[source] Box<dyn StdError + Send + Sync>),
+    /// The server gave up in favour of somebody else: deadlock, serialization failure, too many
+    /// connections, a server that is starting or changing roles. Nothing was changed.
+    #[error("the session store is busy")]
+    Busy(#[source] Box<dyn StdError + Send + Sync>),
+    /// Somebody else has saved the session since it was loaded, or deleted it. Nothing was changed.
+    #[error("the session was changed by another request")]
+    Conflict,
     /// The key is taken already; draw another one (Django's `CreateError`).
     #[error("a session with this key exists already")]
     Create,
@@ -30,6 +39,12 @@ pub enum StoreError {
     /// The expiry has no representation in the store.
     #[error("the expire date cannot be stored")]
     ExpireDate(#[source] ExpiryError),
+    /// There was no answer in time. What was to be written may have been written or not.
+    #[error("the session store did not answer in time")]
+    TimedOut(#[source] Box<dyn StdError + Send + Sync>),
+    /// There is no way to the server, or it broke. What was to be written may have been written or not.
+    #[error("the session store cannot be reached")]
+    Unreachable(#[source] Box<dyn StdError + Send + Sync>),
     /// The store has no such operation.
     #[error("the store does not support {operation}")]
     Unsupported {
@@ -42,7 +57,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Wraps an error of the database.
+    /// Wraps an error of the server.
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Backend(source.into())
     }
@@ -52,14 +67,24 @@ impl StoreError {
         matches!(self, Self::Create)
     }
 
+    /// Whether the session is another one by now than was loaded, or gone.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict)
+    }
+
     /// Whether the session to update is gone.
     pub fn is_update(&self) -> bool {
         matches!(self, Self::Update)
     }
 
     /// Whether the store itself failed, so that nothing is known about the session.
-    pub fn is_backend(&self) -> bool {
-        matches!(self, Self::Backend(_))
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Backend(_) | Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_))
+    }
+
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Conflict | Self::TimedOut(_) | Self::Unreachable(_))
     }
 }
 

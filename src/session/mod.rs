@@ -12,6 +12,7 @@ mod error;
 mod expiry;
 mod interface;
 mod key;
+mod merge;
 mod settings;
 mod state;
 
@@ -30,16 +31,21 @@ pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
 use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
-pub use self::interface::{SessionRecord, SessionStore};
+pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;
+use self::merge::Changes;
+pub use self::merge::{Conflict, OnConflict, Resolution};
 pub use self::settings::{SameSite, SessionSettings, SettingsError};
 #[cfg(feature = "tower")]
 pub(crate) use self::state::Flags;
-use self::state::SessionState;
+use self::state::{SessionState, Snapshot};
 use crate::codec::{self, SessionData};
 
 /// How often a new key is drawn before the store is taken for broken; Django's number for caches.
 const MAX_CREATE_TRIES: usize = 10_000;
+/// How often a save that others have overtaken is merged and tried again. Each time one of them got
+/// through, so it takes as many who save one session at once.
+const MAX_SAVE_TRIES: usize = 1_000;
 const TEST_COOKIE_NAME: &str = "testcookie";
 const TEST_COOKIE_VALUE: &str = "worked";
 
@@ -188,7 +194,7 @@ impl Session {
         value: &T,
     ) -> Result<(), SessionError> {
         let json = codec::value_to_json(value)?;
-        self.accessed_state().await?.change().insert_json(name, json);
+        self.accessed_state().await?.insert_json(name, json);
         Ok(())
     }
 
@@ -207,7 +213,7 @@ impl Session {
         if let Some(json) = state.data().get_raw(name)? {
             return Ok(codec::value_from_json(&json)?);
         }
-        state.change().insert_json(name, codec::value_to_json(&default)?);
+        state.insert_json(name, codec::value_to_json(&default)?);
         Ok(default)
     }
 
@@ -218,7 +224,7 @@ impl Session {
     ///
     /// [`SessionError::Store`] if loading failed.
     pub async fn update(&self, other: &SessionData) -> Result<(), SessionError> {
-        self.accessed_state().await?.change().update(other);
+        self.accessed_state().await?.update(other);
         Ok(())
     }
 
@@ -376,6 +382,9 @@ impl Session {
 
     /// Writes the session back, under a new key if it has none.
     ///
+    /// If another request has saved it since it was loaded, both keep what they changed, unless
+    /// [`SessionSettings::on_conflict`] says otherwise.
+    ///
     /// # Errors
     ///
     /// [`SessionError::is_interrupted`] tells that another request has deleted it: it stays deleted.
@@ -383,6 +392,36 @@ impl Session {
         let mut state = self.inner.state.lock().await;
         self.save_locked(&mut state).await?;
         Ok(())
+    }
+
+    /// Moves the expiry of a session on, without writing its data, and tells whether it did: not if
+    /// there is no session, and not before it moves by [`SessionSettings::touch_interval`]. What was
+    /// changed is still to be saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::save`].
+    pub async fn touch(&self) -> Result<bool, SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.load(&mut state).await?;
+        let (Some(session_key), Some(stored)) = (state.session_key.clone(), state.snapshot())
+        else {
+            return Ok(false);
+        };
+        let interval = self.settings().touch_interval.unwrap_or_default();
+        let revision = stored.revision.clone();
+        let before = stored.expire_date;
+        let record = self.record(session_key, Arc::clone(&stored.data), revision)?;
+        let due = before.checked_add(interval).is_some_and(|due| {
+            let zone = &self.settings().time_zone;
+            record.expire_date.to_timestamp(zone) >= due.to_timestamp(zone)
+        });
+        if !due {
+            return Ok(false);
+        }
+        let saved = self.inner.store.touch(&record).await?;
+        state.touched(record.expire_date, saved);
+        Ok(true)
     }
 
     /// Removes the session from the store. The object keeps key and data.
@@ -415,20 +454,74 @@ impl Session {
 
     /// Moves the session to a new key, which makes a stolen one useless. What logging in does.
     ///
-    /// The new one is stored before the old one is removed: two statements, and no moment without.
+    /// The new one is stored before the old one is removed: two steps, and no moment without. What
+    /// others save under the old key in between moves along.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`].
+    /// [`SessionError::is_interrupted`] if the session of a user was deleted meanwhile: somebody has
+    /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
         self.load(&mut state).await?;
         let old = state.session_key.clone();
+        let (before, changes) = (state.snapshot().cloned(), state.changes());
         self.create_locked(&mut state).await?;
-        if let Some(old) = old {
-            self.inner.store.delete(&old).await?;
+        match old {
+            Some(old) => self.leave(&mut state, old, before, &changes).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Removes what is under the old key, once everything in it is under the new one.
+    async fn leave(
+        &self,
+        state: &mut SessionState,
+        old: SessionKey,
+        mut before: Option<Snapshot>,
+        changes: &Changes,
+    ) -> Result<(), SessionError> {
+        let on_conflict = &self.settings().on_conflict;
+        let is_of_user = before.as_ref().is_some_and(|it| it.data.contains_key(USER_ID_KEY));
+        for _ in 0..MAX_SAVE_TRIES {
+            let revision = match (on_conflict, &before) {
+                (OnConflict::Overwrite, _) | (_, None) => None,
+                (_, Some(before)) => before.revision.clone(),
+            };
+            let Some(revision) = revision else {
+                self.inner.store.delete(&old).await?;
+                return Ok(());
+            };
+            match self.inner.store.delete_revision(&old, &revision).await {
+                Err(StoreError::Conflict) => {}
+                done => return Ok(done?),
+            }
+            let found = match self.inner.store.load_latest(&old, self.now()).await {
+                // Nobody can read it, so there is nothing in it to be moved.
+                Err(StoreError::Decode(error)) if !error.is_configuration() => {
+                    before = None;
+                    continue;
+                }
+                found => found?,
+            };
+            let Some(found) = found else {
+                if !is_of_user {
+                    // Another request has moved it, as two clicks on one button do.
+                    return Ok(());
+                }
+                if let Some(new) = state.session_key.take() {
+                    self.inner.store.delete(&new).await?;
+                }
+                state.clear();
+                return Err(StoreError::Update.into());
+            };
+            if let Some(before) = &before {
+                state.merge_old(&before.data, changes, &found.data, on_conflict);
+                self.save_locked(state).await?;
+            }
+            before = Some(found.into());
+        }
+        Err(StoreError::Conflict.into())
     }
 
     /// Removes expired sessions from the store and returns their number.
@@ -502,21 +595,41 @@ impl Session {
             state.session_key = Some(SessionKey::generate());
             return Err(StoreError::Update.into());
         };
-        let record = self.record(session_key, state.data())?;
-        self.inner.store.save(&record).await?;
-        Ok(record.session_key)
+        let on_conflict = &self.settings().on_conflict;
+        let store = &self.inner.store;
+        for _ in 0..MAX_SAVE_TRIES {
+            let revision = match on_conflict {
+                OnConflict::Overwrite => None,
+                _ => state.snapshot().and_then(|snapshot| snapshot.revision.clone()),
+            };
+            let record = self.record(session_key.clone(), state.data(), revision)?;
+            match store.save(&record).await {
+                Ok(saved) => return Ok(state.saved(record, saved)),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match store.load_latest(&session_key, self.now()).await {
+                Ok(None) => return Err(StoreError::Update.into()),
+                // Nobody can read it, so nobody loses anything.
+                Err(StoreError::Decode(error)) if !error.is_configuration() => {
+                    state.forget_snapshot();
+                }
+                Ok(Some(_)) if matches!(on_conflict, OnConflict::Error) => break,
+                Ok(Some(stored)) => state.merge(stored, on_conflict),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
     }
 
     async fn create_locked(&self, state: &mut SessionState) -> Result<SessionKey, SessionError> {
         state.accessed = true;
-        let mut record = self.record(SessionKey::generate(), state.data())?;
+        let mut record = self.record(SessionKey::generate(), state.data(), None)?;
         for _ in 0..MAX_CREATE_TRIES {
             match self.inner.store.create(&record).await {
-                Ok(()) => {
-                    state.session_key = Some(record.session_key.clone());
-                    drop(record.data);
-                    state.change();
-                    return Ok(record.session_key);
+                Ok(saved) => {
+                    state.created();
+                    return Ok(state.saved(record, saved));
                 }
                 Err(StoreError::Create) => record.session_key = SessionKey::generate(),
                 Err(error) => return Err(error.into()),
@@ -529,10 +642,11 @@ impl Session {
         &self,
         session_key: SessionKey,
         data: Arc<SessionData>,
+        revision: Option<Revision>,
     ) -> Result<SessionRecord, SessionError> {
         let cookie_age = self.settings().cookie_age;
         let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
-        Ok(SessionRecord { session_key, data, expire_date })
+        Ok(SessionRecord { session_key, data, expire_date, revision })
     }
 }
 

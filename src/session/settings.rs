@@ -6,12 +6,13 @@
 use std::fmt;
 use std::path::Path;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use thiserror::Error;
 
 use super::datetime::DateTime;
+use super::merge::OnConflict;
 use crate::codec::{Compression, Format, SESSION_SALT, SecretKey, Serializer, SessionCodec};
 
 /// The settings of `django.contrib.sessions`, and what else a session depends on.
@@ -80,6 +81,16 @@ pub struct SessionSettings {
     /// Whether every request saves the session.
     #[doc(alias = "SESSION_SAVE_EVERY_REQUEST")]
     pub save_every_request: bool,
+    /// What happens when two requests save one session, not a Django setting. At first both keep what
+    /// they changed.
+    #[doc(alias = "SESSION_ON_CONFLICT")]
+    pub on_conflict: OnConflict,
+    /// Whether requests that look at the session move its expiry on, and how far it has to move for
+    /// that to be worth a write; not a Django setting. With
+    /// [`save_every_request`](Self::save_every_request) every request does, and what is not changed is
+    /// not written again.
+    #[doc(alias = "SESSION_TOUCH_INTERVAL")]
+    pub touch_interval: Option<SignedDuration>,
     /// Whether the cookie ends with the browser.
     #[doc(alias = "SESSION_EXPIRE_AT_BROWSER_CLOSE")]
     pub expire_at_browser_close: bool,
@@ -110,6 +121,8 @@ impl Default for SessionSettings {
             cookie_httponly: true,
             cookie_samesite: Some(SameSite::Lax),
             save_every_request: false,
+            on_conflict: OnConflict::default(),
+            touch_interval: None,
             expire_at_browser_close: false,
             use_tz: true,
             time_zone: TimeZone::UTC,
@@ -301,6 +314,7 @@ impl SessionSettings {
                 expected: "a whole number of seconds",
             })?;
         }
+        self.overlay_saving(&find)?;
         match find("SESSION_COOKIE_DOMAIN") {
             None => {}
             Some(Value::Null) => self.cookie_domain = None,
@@ -343,6 +357,41 @@ impl SessionSettings {
                 name: "TIME_ZONE",
                 expected: "the name of a time zone, such as \"Europe/Berlin\"",
             })?;
+        }
+        Ok(())
+    }
+
+    /// What happens when sessions are saved at once, and when they are only looked at.
+    fn overlay_saving(
+        &mut self,
+        find: impl Fn(&str) -> Option<Value>,
+    ) -> Result<(), SettingsError> {
+        const NAMES: &str = "\"merge\", \"overwrite\" or \"error\"";
+        if let Some(name) = text(&find, "SESSION_ON_CONFLICT", NAMES)? {
+            self.on_conflict = match &*name {
+                "error" => OnConflict::Error,
+                "merge" => OnConflict::Merge,
+                "overwrite" => OnConflict::Overwrite,
+                _ => {
+                    return Err(SettingsError::Invalid {
+                        name: "SESSION_ON_CONFLICT",
+                        expected: NAMES,
+                    });
+                }
+            };
+        }
+        if let Some(value) = find("SESSION_TOUCH_INTERVAL") {
+            let seconds = value.as_u64().and_then(|seconds| i64::try_from(seconds).ok());
+            self.touch_interval = match (&value, seconds) {
+                (Value::Null, _) => None,
+                (_, Some(seconds)) => Some(SignedDuration::from_secs(seconds)),
+                (_, None) => {
+                    return Err(SettingsError::Invalid {
+                        name: "SESSION_TOUCH_INTERVAL",
+                        expected: "a whole number of seconds, or None",
+                    });
+                }
+            };
         }
         Ok(())
     }
@@ -430,7 +479,9 @@ fn from_text(name: &str, text: String) -> Value {
         ("SECRET_KEY_FALLBACKS" | "SESSION_ACCEPT", _) => {
             serde_json::from_str(&text).unwrap_or(Value::Null)
         }
-        ("SESSION_COOKIE_AGE", _) => text.trim().parse::<i64>().map_or(Value::Null, Value::from),
+        ("SESSION_COOKIE_AGE" | "SESSION_TOUCH_INTERVAL", _) => {
+            text.trim().parse::<i64>().map_or(Value::Null, Value::from)
+        }
         ("SESSION_COOKIE_SAMESITE", "false") => Value::Bool(false),
         (
             "SESSION_COOKIE_SECURE"
@@ -521,6 +572,8 @@ mod tests {
             (r#"{"TIME_ZONE": "Mars/hunter2"}"#, "TIME_ZONE must be"),
             (r#"{"SESSION_SERIALIZER": "hunter2"}"#, "SESSION_SERIALIZER is set"),
             (r#"{"SESSION_FORMAT": "hunter2"}"#, "SESSION_FORMAT must be"),
+            (r#"{"SESSION_ON_CONFLICT": "hunter2"}"#, "SESSION_ON_CONFLICT must be"),
+            (r#"{"SESSION_TOUCH_INTERVAL": -5}"#, "SESSION_TOUCH_INTERVAL must be"),
             (r#"{"SESSION_ACCEPT": ["hunter2"]}"#, "SESSION_ACCEPT must be"),
         ] {
             let error = SessionSettings::from_json(text).unwrap_err().to_string();

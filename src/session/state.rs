@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use super::datetime::DateTime;
 use super::error::StoreError;
-use super::interface::SessionRecord;
+use super::interface::{Revision, Saved, SessionRecord};
 use super::key::SessionKey;
-use crate::codec::SessionData;
+use super::merge::{Changes, OnConflict, merge};
+use crate::codec::{Name, SessionData};
 
 /// What a session object knows. The data is unset until it is loaded.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,25 @@ pub(crate) struct SessionState {
     pub(crate) accessed: bool,
     pub(crate) modified: bool,
     data: Option<Arc<SessionData>>,
+    /// What the store had when it was last asked; nothing if there was nothing to be read, or if what
+    /// there was is of no interest any more.
+    snapshot: Option<Snapshot>,
+    changes: Changes,
+}
+
+/// A session as it came from the store, or went there.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) data: Arc<SessionData>,
+    pub(crate) expire_date: DateTime,
+    pub(crate) revision: Option<Revision>,
+}
+
+impl From<SessionRecord> for Snapshot {
+    fn from(record: SessionRecord) -> Self {
+        let SessionRecord { data, expire_date, revision, .. } = record;
+        Self { data, expire_date, revision }
+    }
 }
 
 /// The flags by which a web layer decides what to do with a response.
@@ -64,7 +85,11 @@ impl SessionState {
         outcome: Result<Option<SessionRecord>, StoreError>,
     ) -> Result<(), StoreError> {
         self.data = Some(match outcome {
-            Ok(Some(record)) => record.data,
+            Ok(Some(record)) => {
+                let data = Arc::clone(&record.data);
+                self.snapshot = Some(record.into());
+                data
+            }
             Ok(None) => {
                 self.session_key = None;
                 Arc::default()
@@ -90,25 +115,105 @@ impl SessionState {
         self.data.clone().unwrap_or_default()
     }
 
-    /// The data to change; the session counts as modified.
-    pub(crate) fn change(&mut self) -> &mut SessionData {
-        self.modified = true;
-        Arc::make_mut(self.data.get_or_insert_default())
+    /// What the store had when it was last asked.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Sets an entry to a JSON text.
+    pub(crate) fn insert_json(&mut self, name: &str, json: String) {
+        self.changes.touch(name);
+        self.change().insert_json(name, json);
+    }
+
+    /// Sets every entry of `other`; the session counts as modified even if there is none.
+    pub(crate) fn update(&mut self, other: &SessionData) {
+        for name in other.keys().filter_map(Name::to_str) {
+            self.changes.touch(&name);
+        }
+        self.change().update(other);
     }
 
     /// Removes an entry; the session counts as modified only if it was there.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         let there = self.data.as_ref().is_some_and(|data| data.contains_key(name));
         if there {
+            self.changes.touch(name);
             self.change().remove(name);
         }
         there
     }
 
-    /// `clear()`: empties the data without a look at what was there.
+    /// `clear()`: empties the data without a look at what was there. What others have set meanwhile
+    /// goes too.
     pub(crate) fn clear(&mut self) {
         self.data = Some(Arc::default());
+        self.snapshot = None;
+        self.changes = Changes::default();
         self.accessed = true;
         self.modified = true;
+    }
+
+    /// Takes note of what was written, and says under which key.
+    pub(crate) fn saved(&mut self, record: SessionRecord, saved: Saved) -> SessionKey {
+        let session_key = saved.session_key.unwrap_or_else(|| record.session_key.clone());
+        self.session_key = Some(session_key.clone());
+        self.snapshot = Some(Snapshot { revision: saved.revision, ..record.into() });
+        self.changes = Changes::default();
+        session_key
+    }
+
+    /// Brings what somebody else has stored meanwhile together with what was changed here, so that it
+    /// can be saved again.
+    pub(crate) fn merge(&mut self, stored: SessionRecord, on_conflict: &OnConflict) {
+        let loaded = self.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.data));
+        let mine = self.data();
+        let merged =
+            merge(&loaded.unwrap_or_default(), &mine, &self.changes, &stored.data, on_conflict);
+        self.data = Some(Arc::new(merged));
+        self.snapshot = Some(stored.into());
+    }
+
+    /// What was changed since the session was loaded or saved.
+    pub(crate) fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    /// As [`SessionState::merge`], for a session that has a new key by now: `stored` is what the old one
+    /// leads to.
+    pub(crate) fn merge_old(
+        &mut self,
+        before: &SessionData,
+        changes: &Changes,
+        stored: &SessionData,
+        on_conflict: &OnConflict,
+    ) {
+        self.data = Some(Arc::new(merge(before, &self.data(), changes, stored, on_conflict)));
+    }
+
+    /// Takes note of an expiry that was moved.
+    pub(crate) fn touched(&mut self, expire_date: DateTime, saved: Saved) {
+        self.session_key = saved.session_key.or_else(|| self.session_key.take());
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.expire_date = expire_date;
+            snapshot.revision = saved.revision;
+        }
+    }
+
+    /// Gives up what was loaded: the next save replaces what is there.
+    pub(crate) fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// The data to change; the session counts as modified.
+    fn change(&mut self) -> &mut SessionData {
+        self.modified = true;
+        Arc::make_mut(self.data.get_or_insert_default())
+    }
+
+    /// Marks the session as changed, and its data as set.
+    pub(crate) fn created(&mut self) {
+        self.modified = true;
+        self.data.get_or_insert_default();
     }
 }

@@ -3,6 +3,7 @@
 //! Rows hold signed text, as in a database, so that a test can put in what Django wrote, or broke.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +11,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::codec::SessionCodec;
-use crate::session::{DateTime, SessionKey, SessionRecord, SessionStore, StoreError};
+use crate::session::{
+    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
+};
 
 /// Keeps sessions in the memory of this process, for tests and for trying things out.
 ///
@@ -46,6 +49,12 @@ pub struct MemoryStore {
 struct Row {
     session_data: String,
     expire_date: DateTime,
+}
+
+impl Row {
+    fn revision(&self) -> Revision {
+        Revision::new(self.session_data.as_bytes())
+    }
 }
 
 impl MemoryStore {
@@ -107,14 +116,11 @@ impl SessionStore for MemoryStore {
         Ok(self.rows().contains_key(session_key))
     }
 
-    async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let row = self.encode(record)?;
         match self.rows().entry(record.session_key.clone()) {
-            std::collections::hash_map::Entry::Occupied(_) => Err(StoreError::Create),
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(row);
-                Ok(())
-            }
+            Entry::Occupied(_) => Err(StoreError::Create),
+            Entry::Vacant(place) => Ok(Saved::as_revision(place.insert(row).revision())),
         }
     }
 
@@ -124,33 +130,56 @@ impl SessionStore for MemoryStore {
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
         let row = self.rows().get(session_key).cloned();
-        let Some(Row { session_data, expire_date }) =
-            row.filter(|row| is_after(row.expire_date, now))
-        else {
-            return Ok(None);
-        };
-        let decoded = self.codec.decode(&session_data).map_err(StoreError::Decode)?;
+        let Some(row) = row.filter(|row| is_after(row.expire_date, now)) else { return Ok(None) };
+        let decoded = self.codec.decode(&row.session_data).map_err(StoreError::Decode)?;
         Ok(Some(SessionRecord {
             session_key: session_key.clone(),
             data: Arc::new(decoded.data),
-            expire_date,
+            expire_date: row.expire_date,
+            revision: Some(row.revision()),
         }))
     }
 
-    async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let row = self.encode(record)?;
-        match self.rows().get_mut(&record.session_key) {
-            Some(place) => {
-                *place = row;
-                Ok(())
+        match (self.rows().get_mut(&record.session_key), &record.revision) {
+            (Some(place), Some(revision)) if place.revision() != *revision => {
+                Err(StoreError::Conflict)
             }
-            None => Err(StoreError::Update),
+            (Some(place), _) => {
+                let revision = row.revision();
+                *place = row;
+                Ok(Saved::as_revision(revision))
+            }
+            (None, Some(_)) => Err(StoreError::Conflict),
+            (None, None) => Err(StoreError::Update),
         }
+    }
+
+    async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
+        let mut rows = self.rows();
+        let row = rows.get_mut(&record.session_key).ok_or(StoreError::Update)?;
+        row.expire_date = record.expire_date;
+        Ok(Saved { revision: record.revision.clone(), ..Saved::default() })
     }
 
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
         self.rows().remove(session_key);
         Ok(())
+    }
+
+    async fn delete_revision(
+        &self,
+        session_key: &SessionKey,
+        revision: &Revision,
+    ) -> Result<(), StoreError> {
+        match self.rows().entry(session_key.clone()) {
+            Entry::Occupied(row) if row.get().revision() == *revision => {
+                row.remove();
+                Ok(())
+            }
+            _ => Err(StoreError::Conflict),
+        }
     }
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {

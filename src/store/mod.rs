@@ -8,15 +8,17 @@
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 mod memory;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "_sql")]
+mod retry;
+#[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use memory::MemoryStore;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "_sql")]
 #[doc(no_inline)]
 pub use sqlx;

@@ -16,11 +16,11 @@ use std::task::Poll;
 use jiff::SignedDuration;
 
 use crate::codec::SessionData;
-use crate::session::{DateTime, SessionKey, SessionRecord, SessionStore, StoreError};
+use crate::session::{DateTime, Saved, SessionKey, SessionRecord, SessionStore, StoreError};
 
 /// Checks every rule, each on a store without any session that `make` makes anew: an `Arc`, a `Box` or
-/// a guard that also holds what the store needs. `now` is the present in the kind of time that the
-/// store is set up for.
+/// a guard that also holds what the store needs. The terms are the present, for a store that keeps
+/// sessions as a table does, or [`Terms`].
 ///
 /// # Panics
 ///
@@ -41,17 +41,47 @@ use crate::session::{DateTime, SessionKey, SessionRecord, SessionStore, StoreErr
 /// # Ok(())
 /// # }
 /// ```
-pub async fn check_contract<S>(make: impl AsyncFn() -> S, now: DateTime)
+pub async fn check_contract<S>(make: impl AsyncFn() -> S, terms: impl Into<Terms>)
 where
     S: Deref<Target: SessionStore + Sized>,
 {
-    crate::__store_rules!(check(make)(now));
+    let terms = terms.into();
+    crate::__store_rules!(check(make)(terms));
+}
+
+/// What a store is checked by.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Terms {
+    /// The present, in the kind of time that the store is set up for.
+    pub now: DateTime,
+    /// How exactly an expire date is kept.
+    pub precision: SignedDuration,
+    /// Whether expired sessions stay, unseen, until they are cleared. Otherwise the server drops them
+    /// by a clock of its own.
+    pub expired_stay: bool,
+}
+
+impl Terms {
+    /// A store on a server that drops what has expired, and keeps expire dates this exactly.
+    pub fn dropping(now: DateTime, precision: SignedDuration) -> Self {
+        Self { now, precision, expired_stay: false }
+    }
+}
+
+/// What holds for a table: expire dates to the microsecond, and sessions that stay until they are
+/// cleared.
+impl From<DateTime> for Terms {
+    fn from(now: DateTime) -> Self {
+        Self { now, precision: SignedDuration::ZERO, expired_stay: true }
+    }
 }
 
 /// Makes a `#[tokio::test]` of each rule of [`store::testing`](crate::store::testing).
 ///
 /// The first argument is the name of an async function that makes a store without any session, as for
-/// [`check_contract`](crate::store::testing::check_contract), the second an expression for the present.
+/// [`check_contract`](crate::store::testing::check_contract), the second an expression for the present
+/// or the [`Terms`](crate::store::testing::Terms).
 ///
 /// # Example
 ///
@@ -70,8 +100,8 @@ where
 /// ```
 #[macro_export]
 macro_rules! store_contract {
-    ($make:path, $now:expr) => {
-        $crate::__store_rules!(test($make)($now));
+    ($make:path, $terms:expr) => {
+        $crate::__store_rules!(test($make)($terms));
     };
 }
 
@@ -79,24 +109,30 @@ macro_rules! store_contract {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_rules {
-    ($how:ident $make:tt $now:tt) => {
+    ($how:ident $make:tt $terms:tt) => {
         $crate::__store_rule! {
-            $how $make $now
+            $how $make $terms
             what_is_created_is_loaded
             an_unknown_key_is_no_session
             sessions_do_not_mix
             unicode_and_big_values_round_trip
-            microseconds_are_kept
+            expire_dates_are_kept_exactly
             an_expired_row_loads_as_missing
-            an_expired_row_keeps_its_key_taken
+            an_expired_row_keeps_its_key_taken_while_it_stays
             create_never_overwrites
-            create_never_overwrites_even_an_expired_row
+            create_never_overwrites_an_expired_row_that_stays
             concurrent_creates_of_one_key_have_one_winner
             save_replaces_data_and_expire_date
             saving_the_same_twice_is_no_error
-            save_revives_an_expired_row
+            save_revives_an_expired_row_that_stays
             save_never_resurrects
             a_save_that_meets_a_delete_leaves_nothing
+            a_revision_is_replaced_once
+            a_revision_that_was_deleted_is_not_saved
+            of_those_who_replace_one_revision_one_succeeds
+            a_revision_is_deleted_alone
+            touch_moves_the_expire_date_alone
+            touch_never_resurrects
             delete_removes_one_session
             delete_of_a_missing_key_is_no_error
             clear_expired_is_strict
@@ -109,14 +145,14 @@ macro_rules! __store_rules {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_rule {
-    (check ($make:ident) ($now:ident) $($rule:ident)+) => {
-        $( $rule(&*$make().await, $now).await; )+
+    (check ($make:ident) ($terms:ident) $($rule:ident)+) => {
+        $( $rule(&*$make().await, $terms).await; )+
     };
-    (test ($make:path) ($now:expr) $($rule:ident)+) => {
+    (test ($make:path) ($terms:expr) $($rule:ident)+) => {
         $(
             #[tokio::test]
             async fn $rule() {
-                $crate::store::testing::$rule(&*$make().await, $now).await;
+                $crate::store::testing::$rule(&*$make().await, ($terms).into()).await;
             }
         )+
     };
@@ -127,15 +163,16 @@ macro_rules! __store_rule {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn what_is_created_is_loaded(store: &dyn SessionStore, now: DateTime) {
+pub async fn what_is_created_is_loaded(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let record = record(now, HOUR, "tea");
     create(store, &record).await;
     assert!(exists(store, &record.session_key).await, "a created session exists");
-    assert_same(load(store, &record.session_key, now).await, &record);
+    assert_same(terms, load(store, &record.session_key, now).await, &record);
 
     let empty = SessionRecord { data: Arc::default(), ..other(&record) };
     create(store, &empty).await;
-    assert_same(load(store, &empty.session_key, now).await, &empty);
+    assert_same(terms, load(store, &empty.session_key, now).await, &empty);
 }
 
 /// A key that was never stored is no session, and no error.
@@ -143,7 +180,8 @@ pub async fn what_is_created_is_loaded(store: &dyn SessionStore, now: DateTime) 
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_unknown_key_is_no_session(store: &dyn SessionStore, now: DateTime) {
+pub async fn an_unknown_key_is_no_session(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let key = SessionKey::generate();
     assert!(!exists(store, &key).await, "an unknown key does not exist");
     assert!(load(store, &key, now).await.is_none(), "an unknown key loads as missing");
@@ -154,14 +192,15 @@ pub async fn an_unknown_key_is_no_session(store: &dyn SessionStore, now: DateTim
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn sessions_do_not_mix(store: &dyn SessionStore, now: DateTime) {
+pub async fn sessions_do_not_mix(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let (tea, milk) = (record(now, HOUR, "tea"), record(now, HOUR, "milk"));
     create(store, &tea).await;
     create(store, &milk).await;
     let tea = SessionRecord { data: data("more tea"), ..tea };
     save(store, &tea).await;
-    assert_same(load(store, &tea.session_key, now).await, &tea);
-    assert_same(load(store, &milk.session_key, now).await, &milk);
+    assert_same(terms, load(store, &tea.session_key, now).await, &tea);
+    assert_same(terms, load(store, &milk.session_key, now).await, &milk);
 }
 
 /// Values of any script and size come back, in their order.
@@ -169,7 +208,8 @@ pub async fn sessions_do_not_mix(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn unicode_and_big_values_round_trip(store: &dyn SessionStore, now: DateTime) {
+pub async fn unicode_and_big_values_round_trip(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let mut data = SessionData::new();
     insert(
         &mut data,
@@ -186,9 +226,9 @@ pub async fn unicode_and_big_values_round_trip(store: &dyn SessionStore, now: Da
     insert(&mut data, "noise", &noise);
     let record = SessionRecord { data: Arc::new(data), ..record(now, HOUR, "") };
     create(store, &record).await;
-    assert_same(load(store, &record.session_key, now).await, &record);
+    assert_same(terms, load(store, &record.session_key, now).await, &record);
     save(store, &record).await;
-    assert_same(load(store, &record.session_key, now).await, &record);
+    assert_same(terms, load(store, &record.session_key, now).await, &record);
 }
 
 /// An expire date is kept to the microsecond.
@@ -196,18 +236,21 @@ pub async fn unicode_and_big_values_round_trip(store: &dyn SessionStore, now: Da
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn microseconds_are_kept(store: &dyn SessionStore, now: DateTime) {
+pub async fn expire_dates_are_kept_exactly(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let second = whole_second(now);
     for micros in [0, 1, 10, 120_000, 123_456, 999_999] {
         let expire_date = later(second, HOUR + SignedDuration::from_micros(micros));
         let record = SessionRecord { expire_date, ..record(now, HOUR, "tea") };
         create(store, &record).await;
-        assert_same(load(store, &record.session_key, now).await, &record);
+        assert_same(terms, load(store, &record.session_key, now).await, &record);
         save(store, &record).await;
-        assert_same(load(store, &record.session_key, now).await, &record);
-        let just_before = later(expire_date, -MICROSECOND);
-        assert_same(load(store, &record.session_key, just_before).await, &record);
-        assert!(load(store, &record.session_key, expire_date).await.is_none(), "{micros}");
+        assert_same(terms, load(store, &record.session_key, now).await, &record);
+        if terms.expired_stay {
+            let just_before = later(expire_date, -MICROSECOND);
+            assert_same(terms, load(store, &record.session_key, just_before).await, &record);
+            assert!(load(store, &record.session_key, expire_date).await.is_none(), "{micros}");
+        }
     }
 }
 
@@ -216,15 +259,19 @@ pub async fn microseconds_are_kept(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_expired_row_loads_as_missing(store: &dyn SessionStore, now: DateTime) {
+pub async fn an_expired_row_loads_as_missing(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     for (age, is_there) in [
         (-HOUR, false),
         (-MICROSECOND, false),
         (SignedDuration::ZERO, false),
         (MICROSECOND, true),
-        (SignedDuration::from_secs(1), true),
+        (SignedDuration::from_secs(5), true),
         (HOUR * 24 * 365, true),
     ] {
+        if age.is_positive() && age <= terms.precision {
+            continue;
+        }
         let record = record(now, age, "tea");
         create(store, &record).await;
         let loaded = load(store, &record.session_key, now).await;
@@ -237,7 +284,14 @@ pub async fn an_expired_row_loads_as_missing(store: &dyn SessionStore, now: Date
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn an_expired_row_keeps_its_key_taken(store: &dyn SessionStore, now: DateTime) {
+pub async fn an_expired_row_keeps_its_key_taken_while_it_stays(
+    store: &dyn SessionStore,
+    terms: Terms,
+) {
+    if !terms.expired_stay {
+        return;
+    }
+    let now = terms.now;
     let expired = record(now, -HOUR, "tea");
     create(store, &expired).await;
     assert!(exists(store, &expired.session_key).await, "an expired session exists");
@@ -249,7 +303,8 @@ pub async fn an_expired_row_keeps_its_key_taken(store: &dyn SessionStore, now: D
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn create_never_overwrites(store: &dyn SessionStore, now: DateTime) {
+pub async fn create_never_overwrites(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let first = record(now, HOUR, "tea");
     create(store, &first).await;
     let second =
@@ -258,7 +313,7 @@ pub async fn create_never_overwrites(store: &dyn SessionStore, now: DateTime) {
         let error = store.create(&second).await.expect_err("a taken key is not created");
         assert!(error.is_create(), "a taken key is StoreError::Create, not {error:?}");
     }
-    assert_same(load(store, &first.session_key, now).await, &first);
+    assert_same(terms, load(store, &first.session_key, now).await, &first);
 }
 
 /// The same if the session under the key is expired.
@@ -266,13 +321,20 @@ pub async fn create_never_overwrites(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn create_never_overwrites_even_an_expired_row(store: &dyn SessionStore, now: DateTime) {
+pub async fn create_never_overwrites_an_expired_row_that_stays(
+    store: &dyn SessionStore,
+    terms: Terms,
+) {
+    if !terms.expired_stay {
+        return;
+    }
+    let now = terms.now;
     let expired = record(now, -HOUR, "tea");
     create(store, &expired).await;
     let second = SessionRecord { data: data("milk"), ..expired.clone() };
     let error = store.create(&second).await.expect_err("an expired key is not created");
     assert!(error.is_create(), "an expired key is StoreError::Create, not {error:?}");
-    assert_same(load(store, &expired.session_key, later(now, -HOUR * 2)).await, &expired);
+    assert_same(terms, load(store, &expired.session_key, later(now, -HOUR * 2)).await, &expired);
 }
 
 /// Of many who create one key at a time one succeeds, and its data is what is stored.
@@ -280,10 +342,8 @@ pub async fn create_never_overwrites_even_an_expired_row(store: &dyn SessionStor
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn concurrent_creates_of_one_key_have_one_winner(
-    store: &dyn SessionStore,
-    now: DateTime,
-) {
+pub async fn concurrent_creates_of_one_key_have_one_winner(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     for _ in 0..5 {
         let key = SessionKey::generate();
         let records: Vec<_> = (0..8)
@@ -296,14 +356,14 @@ pub async fn concurrent_creates_of_one_key_have_one_winner(
         let mut winners = Vec::new();
         for (result, record) in results.into_iter().zip(&records) {
             match result {
-                Ok(()) => winners.push(record),
+                Ok(_) => winners.push(record),
                 Err(error) => {
                     assert!(error.is_create(), "a loser gets StoreError::Create, not {error:?}");
                 }
             }
         }
         assert_eq!(winners.len(), 1, "one creates the session");
-        assert_same(load(store, &key, now).await, winners[0]);
+        assert_same(terms, load(store, &key, now).await, winners[0]);
     }
 }
 
@@ -312,7 +372,8 @@ pub async fn concurrent_creates_of_one_key_have_one_winner(
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_replaces_data_and_expire_date(store: &dyn SessionStore, now: DateTime) {
+pub async fn save_replaces_data_and_expire_date(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let first = record(now, HOUR, "tea");
     create(store, &first).await;
     let mut data = SessionData::new();
@@ -320,7 +381,7 @@ pub async fn save_replaces_data_and_expire_date(store: &dyn SessionStore, now: D
     let second =
         SessionRecord { data: Arc::new(data), expire_date: later(now, HOUR * 2), ..first.clone() };
     save(store, &second).await;
-    assert_same(load(store, &first.session_key, now).await, &second);
+    assert_same(terms, load(store, &first.session_key, now).await, &second);
 }
 
 /// A session that is there is saved, also if that changes nothing.
@@ -328,13 +389,14 @@ pub async fn save_replaces_data_and_expire_date(store: &dyn SessionStore, now: D
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn saving_the_same_twice_is_no_error(store: &dyn SessionStore, now: DateTime) {
+pub async fn saving_the_same_twice_is_no_error(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let record = record(now, HOUR, "tea");
     create(store, &record).await;
     for _ in 0..3 {
         save(store, &record).await;
     }
-    assert_same(load(store, &record.session_key, now).await, &record);
+    assert_same(terms, load(store, &record.session_key, now).await, &record);
 }
 
 /// A session that is expired but not cleared can be saved with a later expire date.
@@ -342,12 +404,16 @@ pub async fn saving_the_same_twice_is_no_error(store: &dyn SessionStore, now: Da
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_revives_an_expired_row(store: &dyn SessionStore, now: DateTime) {
+pub async fn save_revives_an_expired_row_that_stays(store: &dyn SessionStore, terms: Terms) {
+    if !terms.expired_stay {
+        return;
+    }
+    let now = terms.now;
     let expired = record(now, -HOUR, "tea");
     create(store, &expired).await;
     let revived = SessionRecord { expire_date: later(now, HOUR), ..expired };
     save(store, &revived).await;
-    assert_same(load(store, &revived.session_key, now).await, &revived);
+    assert_same(terms, load(store, &revived.session_key, now).await, &revived);
 }
 
 /// Saving what is not there is an error that says so, and adds nothing.
@@ -355,7 +421,8 @@ pub async fn save_revives_an_expired_row(store: &dyn SessionStore, now: DateTime
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn save_never_resurrects(store: &dyn SessionStore, now: DateTime) {
+pub async fn save_never_resurrects(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let never_there = record(now, HOUR, "tea");
     let deleted = record(now, HOUR, "milk");
     create(store, &deleted).await;
@@ -372,13 +439,13 @@ pub async fn save_never_resurrects(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn a_save_that_meets_a_delete_leaves_nothing(store: &dyn SessionStore, now: DateTime) {
+pub async fn a_save_that_meets_a_delete_leaves_nothing(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     for _ in 0..10 {
         let record = record(now, HOUR, "tea");
         create(store, &record).await;
-        let results =
-            join(vec![store.save(&record), store.delete(&record.session_key), store.save(&record)])
-                .await;
+        let save = || Box::pin(async { store.save(&record).await.map(drop) });
+        let results = join(vec![save(), store.delete(&record.session_key), save()]).await;
         for (index, result) in results.into_iter().enumerate() {
             match result {
                 Ok(()) => {}
@@ -394,19 +461,183 @@ pub async fn a_save_that_meets_a_delete_leaves_nothing(store: &dyn SessionStore,
     }
 }
 
+/// A save with a revision replaces that one and no other: the second of two who have loaded the same
+/// finds a conflict. What `create` and `save` answer is the revision that they wrote.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn a_revision_is_replaced_once(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let first = record(now, HOUR, "tea");
+    create(store, &first).await;
+    let loaded = load(store, &first.session_key, now).await.expect("it is there");
+    if loaded.revision.is_none() {
+        return;
+    }
+    let milk = SessionRecord { data: data("milk"), ..loaded.clone() };
+    let saved = save(store, &milk).await;
+    let late = SessionRecord { data: data("sugar"), ..loaded };
+    for _ in 0..2 {
+        let error = store.save(&late).await.expect_err("another revision is not replaced");
+        assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+        assert_same(terms, load(store, &first.session_key, now).await, &milk);
+    }
+    let honey = SessionRecord { data: data("honey"), revision: saved.revision, ..milk };
+    save(store, &honey).await;
+    assert_same(terms, load(store, &first.session_key, now).await, &honey);
+    let last = SessionRecord { data: data("lemon"), revision: None, ..honey };
+    save(store, &last).await;
+    assert_same(terms, load(store, &first.session_key, now).await, &last);
+
+    let created = store.create(&other(&last)).await.expect("a new session is created");
+    assert!(created.revision.is_some(), "a created session has a revision");
+}
+
+/// A session that was deleted after it was loaded is not saved, and stays deleted; not even if another
+/// one was created under its key.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn a_revision_that_was_deleted_is_not_saved(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let first = record(now, HOUR, "tea");
+    create(store, &first).await;
+    let loaded = load(store, &first.session_key, now).await.expect("it is there");
+    if loaded.revision.is_none() {
+        return;
+    }
+    delete(store, &first.session_key).await;
+    let late = SessionRecord { data: data("milk"), ..loaded };
+    let error = store.save(&late).await.expect_err("a deleted session is not saved");
+    assert!(error.is_conflict(), "with a revision that is StoreError::Conflict, not {error:?}");
+    assert!(load(store, &first.session_key, now).await.is_none(), "it stays deleted");
+
+    let second = SessionRecord { data: data("sugar"), ..first };
+    create(store, &second).await;
+    let error = store.save(&late).await.expect_err("nor is another one replaced");
+    assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+    assert_same(terms, load(store, &second.session_key, now).await, &second);
+}
+
+/// Of many who replace one revision at a time one succeeds, and its data is what is stored.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn of_those_who_replace_one_revision_one_succeeds(
+    store: &dyn SessionStore,
+    terms: Terms,
+) {
+    let now = terms.now;
+    let first = record(now, HOUR, "tea");
+    create(store, &first).await;
+    for round in 0..5 {
+        let loaded = load(store, &first.session_key, now).await.expect("it is there");
+        if loaded.revision.is_none() {
+            return;
+        }
+        let records: Vec<_> = (0..8)
+            .map(|index| SessionRecord {
+                data: data(&format!("writer {index} of round {round}")),
+                ..loaded.clone()
+            })
+            .collect();
+        let results = join(records.iter().map(|record| store.save(record)).collect()).await;
+        let mut winners = Vec::new();
+        for (result, record) in results.into_iter().zip(&records) {
+            match result {
+                Ok(_) => winners.push(record),
+                Err(error) => {
+                    assert!(error.is_conflict(), "a loser gets a conflict, not {error:?}");
+                }
+            }
+        }
+        assert_eq!(winners.len(), 1, "one replaces the session");
+        assert_same(terms, load(store, &first.session_key, now).await, winners[0]);
+    }
+}
+
+/// A revision is deleted as long as it is the one that is stored.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn a_revision_is_deleted_alone(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let first = record(now, HOUR, "tea");
+    create(store, &first).await;
+    let loaded = load(store, &first.session_key, now).await.expect("it is there");
+    let Some(old) = &loaded.revision else { return };
+    let second = SessionRecord { data: data("milk"), ..loaded.clone() };
+    let new = save(store, &second).await.revision.expect("a saved session has a revision");
+    let error = store.delete_revision(&first.session_key, old).await;
+    let error = error.expect_err("another revision is not deleted");
+    assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+    assert_same(terms, load(store, &first.session_key, now).await, &second);
+    store.delete_revision(&first.session_key, &new).await.expect("this one is deleted");
+    assert!(!exists(store, &first.session_key).await, "it is gone");
+    let error = store.delete_revision(&first.session_key, &new).await;
+    let error = error.expect_err("what is gone is no revision");
+    assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+}
+
+/// A touch moves the expire date, and what others have saved meanwhile stays.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn touch_moves_the_expire_date_alone(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let first = record(now, HOUR, "tea");
+    create(store, &first).await;
+    let loaded = load(store, &first.session_key, now).await.expect("it is there");
+    let milk = SessionRecord { data: data("milk"), ..loaded.clone() };
+    save(store, &milk).await;
+    for hours in [3, 2] {
+        let touched = SessionRecord { expire_date: later(now, HOUR * hours), ..loaded.clone() };
+        store.touch(&touched).await.expect("a session that is there is touched");
+        let expected = SessionRecord { expire_date: touched.expire_date, ..milk.clone() };
+        assert_same(terms, load(store, &first.session_key, now).await, &expected);
+    }
+    let loaded = load(store, &first.session_key, now).await.expect("it is there");
+    let touched = SessionRecord { expire_date: later(now, HOUR * 4), ..loaded.clone() };
+    let saved = store.touch(&touched).await.expect("a session that is there is touched");
+    let sugar = SessionRecord { data: data("sugar"), revision: saved.revision, ..touched };
+    save(store, &sugar).await;
+    assert_same(terms, load(store, &first.session_key, now).await, &sugar);
+}
+
+/// Touching what is not there is an error that says so, and adds nothing.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn touch_never_resurrects(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let record = record(now, HOUR, "tea");
+    create(store, &record).await;
+    delete(store, &record.session_key).await;
+    let error = store.touch(&record).await.expect_err("a missing session is not touched");
+    assert!(error.is_update(), "a missing session is StoreError::Update, not {error:?}");
+    assert!(!exists(store, &record.session_key).await, "nothing is added");
+}
+
 /// Deleting removes the session of that key alone.
 ///
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn delete_removes_one_session(store: &dyn SessionStore, now: DateTime) {
+pub async fn delete_removes_one_session(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let (gone, kept) = (record(now, HOUR, "tea"), record(now, HOUR, "milk"));
     create(store, &gone).await;
     create(store, &kept).await;
     delete(store, &gone.session_key).await;
     assert!(!exists(store, &gone.session_key).await, "a deleted session does not exist");
     assert!(load(store, &gone.session_key, now).await.is_none(), "nor can it be loaded");
-    assert_same(load(store, &kept.session_key, now).await, &kept);
+    assert_same(terms, load(store, &kept.session_key, now).await, &kept);
     // The key is free again.
     create(store, &gone).await;
 }
@@ -416,7 +647,8 @@ pub async fn delete_removes_one_session(store: &dyn SessionStore, now: DateTime)
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn delete_of_a_missing_key_is_no_error(store: &dyn SessionStore, now: DateTime) {
+pub async fn delete_of_a_missing_key_is_no_error(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let record = record(now, HOUR, "tea");
     delete(store, &record.session_key).await;
     create(store, &record).await;
@@ -431,7 +663,8 @@ pub async fn delete_of_a_missing_key_is_no_error(store: &dyn SessionStore, now: 
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn clear_expired_is_strict(store: &dyn SessionStore, now: DateTime) {
+pub async fn clear_expired_is_strict(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let expired = [record(now, -HOUR, "a"), record(now, -MICROSECOND, "b")];
     let kept = [
         record(now, SignedDuration::ZERO, "c"),
@@ -457,7 +690,8 @@ pub async fn clear_expired_is_strict(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn weird_keys_find_nothing(store: &dyn SessionStore, now: DateTime) {
+pub async fn weird_keys_find_nothing(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let there = record(now, HOUR, "tea");
     create(store, &there).await;
     let long = "x".repeat(300);
@@ -486,7 +720,7 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, now: DateTime) {
         assert!(error.is_update(), "a missing session is StoreError::Update, not {error:?}");
         delete(store, &key).await;
     }
-    assert_same(load(store, &there.session_key, now).await, &there);
+    assert_same(terms, load(store, &there.session_key, now).await, &there);
 }
 
 /// A key with characters that mean something in a query or a pattern is a key like any other.
@@ -494,7 +728,8 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, now: DateTime) {
 /// # Panics
 ///
 /// If the rule is broken.
-pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, now: DateTime) {
+pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
     let keys = ["tea'tea\"tea`", "percent%_%_%", "back\\slash\\0", "-- comment --", "dollar$1?1:1"];
     let keys = keys.map(|key| SessionKey::parse(key).expect("it has eight characters"));
     let records = keys.map(|key| SessionRecord {
@@ -507,11 +742,11 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, now: D
     }
     for record in &records {
         save(store, record).await;
-        assert_same(load(store, &record.session_key, now).await, record);
+        assert_same(terms, load(store, &record.session_key, now).await, record);
     }
     delete(store, &records[1].session_key).await;
     assert!(load(store, &records[1].session_key, now).await.is_none(), "it is deleted");
-    assert_same(load(store, &records[2].session_key, now).await, &records[2]);
+    assert_same(terms, load(store, &records[2].session_key, now).await, &records[2]);
 }
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -522,6 +757,7 @@ fn record(now: DateTime, age: SignedDuration, item: &str) -> SessionRecord {
         session_key: SessionKey::generate(),
         data: data(item),
         expire_date: later(now, age),
+        revision: None,
     }
 }
 
@@ -551,12 +787,12 @@ fn whole_second(time: DateTime) -> DateTime {
     time.checked_add(-cut).expect("the present is not the end of time")
 }
 
-async fn create(store: &dyn SessionStore, record: &SessionRecord) {
-    store.create(record).await.expect("a new session is created");
+async fn create(store: &dyn SessionStore, record: &SessionRecord) -> Saved {
+    store.create(record).await.expect("a new session is created")
 }
 
-async fn save(store: &dyn SessionStore, record: &SessionRecord) {
-    store.save(record).await.expect("a session that is there is saved");
+async fn save(store: &dyn SessionStore, record: &SessionRecord) -> Saved {
+    store.save(record).await.expect("a session that is there is saved")
 }
 
 async fn load(
@@ -583,14 +819,18 @@ async fn clear_expired(store: &dyn SessionStore, now: DateTime) -> Option<u64> {
     }
 }
 
-fn assert_same(loaded: Option<SessionRecord>, record: &SessionRecord) {
+fn assert_same(terms: Terms, loaded: Option<SessionRecord>, record: &SessionRecord) {
     let loaded = loaded.expect("the session is there");
     assert!(loaded.session_key == record.session_key, "the key is the one that was asked for");
     assert!(
         loaded.data.to_json().ok() == record.data.to_json().ok(),
         "the data is what was stored"
     );
-    assert_eq!(loaded.expire_date, record.expire_date, "the expire date is what was stored");
+    let off = loaded.expire_date.since(record.expire_date).expect("both are of one kind");
+    assert!(
+        off.abs() <= terms.precision,
+        "the expire date is what was stored, not {off} beside it"
+    );
 }
 
 /// Runs futures at the same time, as far as the store lets them.

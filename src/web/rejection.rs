@@ -68,8 +68,10 @@ impl SessionRejection {
     pub(super) fn of(error: &SessionError) -> Self {
         let rejection = match error {
             SessionError::Store(StoreError::Update) => Self::Interrupted,
-            // `Create` comes up only after thousands of tries: such a store is broken.
-            SessionError::Store(StoreError::Backend(_) | StoreError::Create) => Self::Store,
+            // `Create` and `Conflict` come up only after thousands of tries: such a store is broken, or
+            // busy beyond all measure.
+            SessionError::Store(StoreError::Create | StoreError::Conflict) => Self::Store,
+            SessionError::Store(error) if error.is_outage() => Self::Store,
             _ => Self::Invalid,
         };
         if rejection == Self::Interrupted {

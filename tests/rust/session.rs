@@ -186,7 +186,8 @@ impl Replay {
             let now = replay.settings.datetime(replay.clock.now());
             replay.seen.insert(session_key.clone());
             let expire_date = now.checked_add(left).unwrap();
-            let record = SessionRecord { session_key, data: Arc::new(data), expire_date };
+            let record =
+                SessionRecord { session_key, data: Arc::new(data), expire_date, revision: None };
             replay.store.create(&record).await.unwrap();
         }
         replay
@@ -285,8 +286,8 @@ impl Replay {
                 session.set_modified(false).await;
                 let expire_date = session.expiry_date().await.unwrap();
                 let data = session.data().await.unwrap();
-                let record = SessionRecord { session_key, data, expire_date };
-                Answer::of(self.store.create(&record).await.map_err(SessionError::from))
+                let record = SessionRecord { session_key, data, expire_date, revision: None };
+                Answer::of(self.store.create(&record).await.map(drop).map_err(SessionError::from))
             }
             "delete" if args.is_empty() => Answer::of(session.delete().await),
             "delete" => {

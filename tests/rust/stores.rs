@@ -193,6 +193,7 @@ fn record(now: DateTime) -> SessionRecord {
         session_key: SessionKey::generate(),
         data: Arc::new(data),
         expire_date: now.checked_add(SignedDuration::from_hours(1)).unwrap(),
+        revision: None,
     }
 }
 
@@ -299,12 +300,12 @@ async fn mysql_keeps_the_contract() {
 async fn statements_that_are_not_kept_work_too() {
     for place in Place::all().await {
         let store = place.store().await.with_persistent_statements(false);
-        testing::save_replaces_data_and_expire_date(&store, now()).await;
+        testing::save_replaces_data_and_expire_date(&store, now().into()).await;
     }
     if let Some(place) = Place::new(Kind::Postgres).await {
         let url = format!("{}?statement-cache-capacity=0", place.url);
         let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
-        testing::what_is_created_is_loaded(&store.clone(), now()).await;
+        testing::what_is_created_is_loaded(&store.clone(), now().into()).await;
         let kept = select(store.pool(), "SELECT name FROM pg_prepared_statements").await;
         assert_eq!(kept, [""; 0]);
     }
@@ -320,8 +321,8 @@ async fn a_table_may_have_any_name() {
         };
         place.execute(&format!("ALTER TABLE {{table}} RENAME TO {quoted}")).await;
         place.table = odd;
-        testing::what_is_created_is_loaded(&place.store().await, now()).await;
-        testing::clear_expired_is_strict(&place.store().await, now()).await;
+        testing::what_is_created_is_loaded(&place.store().await, now().into()).await;
+        testing::clear_expired_is_strict(&place.store().await, now().into()).await;
     }
 }
 
@@ -594,7 +595,7 @@ async fn a_lost_connection_never_looks_like_a_lost_session() {
                 };
                 if let Some(error) = error {
                     failures += 1;
-                    assert!(error.is_backend(), "{step}: {error:?}");
+                    assert!(error.is_outage(), "{step}: {error:?}");
                 }
                 // Soon there is a connection again; others in the pool may have to fail first.
                 let mut loaded = store.load(&record.session_key, now()).await;
@@ -650,7 +651,7 @@ async fn assert_all_fail(store: &SqlStore, record: &SessionRecord, why: &str) {
         store.delete(key).await.unwrap_err(),
         store.clear_expired(now()).await.unwrap_err(),
     ] {
-        assert!(error.is_backend(), "{error:?}");
+        assert!(error.is_outage(), "{error:?}");
         assert!(whole(&error).contains(why), "{error:?}");
     }
 }
@@ -764,7 +765,7 @@ async fn no_error_shows_a_key_or_a_payload() {
         assert!(unredacted(&error).contains(payload), "{:?}", place.kind);
         errors.push(error);
         for error in &errors {
-            assert!(error.is_backend());
+            assert!(error.is_outage());
             let text = whole(error);
             assert!(!text.contains(&key[..20]) && !text.contains(payload), "{text}");
         }
@@ -851,7 +852,7 @@ async fn keys_outside_the_encoding_find_nothing() {
             place
                 .execute(&format!("ALTER TABLE {{table}} CONVERT TO CHARACTER SET {charset}"))
                 .await;
-            testing::weird_keys_find_nothing(&place.store().await, now()).await;
+            testing::weird_keys_find_nothing(&place.store().await, now().into()).await;
             place.execute("DELETE FROM {table}").await;
         }
     }
@@ -868,7 +869,7 @@ async fn keys_outside_the_encoding_find_nothing() {
         for statement in ddl(Kind::Postgres) {
             place.execute(&statement.replace("django_session", &place.table)).await;
         }
-        testing::weird_keys_find_nothing(&place.store().await, now()).await;
+        testing::weird_keys_find_nothing(&place.store().await, now().into()).await;
     }
 }
 

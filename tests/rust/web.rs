@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use django_session::session::SessionRecord;
+use django_session::session::{Revision, Saved, SessionRecord};
 use django_session::store::MemoryStore;
 use django_session::{
     DateTime, SecretKey, Session, SessionCodec, SessionData, SessionError, SessionKey,
@@ -512,7 +513,8 @@ fn settings_that_break_headers_are_refused_at_once() {
     let mut domain = SessionSettings::default();
     domain.cookie_domain = Some("example.com; Secure".to_owned());
     for settings in [name, path, domain] {
-        let layer = std::panic::catch_unwind(|| SessionLayer::new(store(), settings));
+        let layer =
+            std::panic::catch_unwind(AssertUnwindSafe(|| SessionLayer::new(store(), settings)));
         let message = *layer.unwrap_err().downcast::<String>().unwrap();
         assert!(message.ends_with("cannot stand in a Set-Cookie header"), "{message}");
         assert!(message.starts_with("SESSION_COOKIE_"));
@@ -546,7 +548,7 @@ impl SessionStore for Outage {
         self.store.exists(session_key).await
     }
 
-    async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         self.check("create")?;
         self.store.create(record).await
     }
@@ -560,13 +562,26 @@ impl SessionStore for Outage {
         self.store.load(session_key, now).await
     }
 
-    async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         self.check("save")?;
         self.store.save(record).await
     }
 
+    async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
+        self.check("touch")?;
+        self.store.touch(record).await
+    }
+
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
         self.store.delete(session_key).await
+    }
+
+    async fn delete_revision(
+        &self,
+        session_key: &SessionKey,
+        revision: &Revision,
+    ) -> Result<(), StoreError> {
+        self.store.delete_revision(session_key, revision).await
     }
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {

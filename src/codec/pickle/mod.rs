@@ -141,6 +141,11 @@ impl Graph {
         writer::write(self, self.root_id(), None)
     }
 
+    /// As [`Graph::to_pickle`], of one object in it.
+    pub(crate) fn to_pickle_of(&self, id: super::graph::NodeId) -> Result<Vec<u8>, PickleError> {
+        writer::write(self, id, None)
+    }
+
     /// As [`Graph::to_pickle`], with other pairs for the dict at the root.
     pub(crate) fn to_pickle_with(
         &self,

@@ -36,10 +36,10 @@ impl Dialect {
     /// The statements for a table, each with its parameters in the order of their numbers.
     pub(super) fn statements(self, table: &str) -> Statements {
         let table = self.quoted(table);
-        let [first, second, third] = match self {
-            Self::MySql => ["?"; 3],
-            Self::Postgres => ["$1", "$2", "$3"],
-            Self::Sqlite => ["?1", "?2", "?3"],
+        let [first, second, third, fourth] = match self {
+            Self::MySql => ["?"; 4],
+            Self::Postgres => ["$1", "$2", "$3", "$4"],
+            Self::Sqlite => ["?1", "?2", "?3", "?4"],
         };
         // sqlx declares a bound text as such, so that only an explicit cast gives a time. MySQL would
         // convert by itself, but not always before it chooses an index.
@@ -52,6 +52,15 @@ impl Dialect {
             Self::MySql => "CAST(expire_date AS CHAR)",
             Self::Postgres => "expire_date",
             Self::Sqlite => "CAST(expire_date AS TEXT)",
+        };
+        // Byte by byte: to the collations of MySQL, and of columns that somebody changed, texts are equal
+        // that differ in case.
+        let is_data = |parameter: &str| match self {
+            Self::MySql => {
+                format!("CAST(session_data AS BINARY) = CAST({parameter} AS BINARY)")
+            }
+            Self::Postgres => format!("session_data COLLATE \"C\" = {parameter}"),
+            Self::Sqlite => format!("session_data COLLATE BINARY = {parameter}"),
         };
         // Not an error, so that a server's log does not fill with keys that were drawn twice.
         let or_nothing = match self {
@@ -93,7 +102,24 @@ impl Dialect {
                 time(second),
             )
             .into(),
+            save_revision: format!(
+                "UPDATE {table} SET session_data = {first}, expire_date = {} \
+                 WHERE session_key = {third} AND {}",
+                time(second),
+                is_data(fourth),
+            )
+            .into(),
+            touch: format!(
+                "UPDATE {table} SET expire_date = {} WHERE session_key = {second}",
+                time(first),
+            )
+            .into(),
             delete: format!("DELETE FROM {table} WHERE session_key = {first}").into(),
+            delete_revision: format!(
+                "DELETE FROM {table} WHERE session_key = {first} AND {}",
+                is_data(second),
+            )
+            .into(),
             clear_expired: clear_expired.into(),
         }
     }
@@ -134,8 +160,14 @@ pub(super) struct Statements {
     pub(super) load: Arc<str>,
     /// Data, expire date, key.
     pub(super) save: Arc<str>,
+    /// Data, expire date, key, data that is to be replaced.
+    pub(super) save_revision: Arc<str>,
+    /// Expire date, key.
+    pub(super) touch: Arc<str>,
     /// Key.
     pub(super) delete: Arc<str>,
+    /// Key, data.
+    pub(super) delete_revision: Arc<str>,
     /// Now, how many at most.
     pub(super) clear_expired: Arc<str>,
 }

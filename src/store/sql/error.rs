@@ -1,15 +1,15 @@
 //! Errors of databases, made fit to be shown and logged.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 use sqlx::error::DatabaseError;
 use thiserror::Error;
 
-use crate::session::SettingsError;
+use crate::session::{SettingsError, StoreError};
+use crate::store::retry::Failure;
 
-/// What is inside a [`StoreError::Backend`](crate::StoreError::Backend) of
-/// [`SqlStore`](super::SqlStore).
+/// What is inside a [`StoreError`] of [`SqlStore`](super::SqlStore) where the database failed.
 ///
 /// A database may repeat what it was given: `Key (session_key)=(…) already exists`. So the message
 /// is shown only where it is known to name no more than tables, users and limits; otherwise there is
@@ -21,18 +21,20 @@ use crate::session::SettingsError;
 /// use django_session::StoreError;
 /// use django_session::store::SqlError;
 ///
-/// fn is_timeout(error: &StoreError) -> bool {
-///     let StoreError::Backend(source) = error else { return false };
-///     let sql = source.downcast_ref::<SqlError>().and_then(SqlError::as_sqlx);
-///     matches!(sql, Some(django_session::store::sqlx::Error::PoolTimedOut))
+/// fn sqlstate(error: &StoreError) -> Option<String> {
+///     let StoreError::Backend(source) = error else { return None };
+///     let error = source.downcast_ref::<SqlError>()?.as_sqlx()?.as_database_error()?;
+///     Some(error.code()?.into_owned())
 /// }
-/// # assert!(!is_timeout(&StoreError::Update));
+/// # assert!(sqlstate(&StoreError::Update).is_none());
 /// ```
 pub struct SqlError(Kind);
 
 enum Kind {
     Sqlx(sqlx::Error),
     Column(&'static str),
+    /// The database took longer than the store waits.
+    TimedOut,
 }
 
 impl SqlError {
@@ -40,12 +42,31 @@ impl SqlError {
         Self(Kind::Column(column))
     }
 
+    pub(super) fn timed_out() -> Self {
+        Self(Kind::TimedOut)
+    }
+
+    /// What it means for another try.
+    pub(super) fn failure(&self) -> Failure {
+        match &self.0 {
+            Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                Failure::Broken
+            }
+            Kind::Sqlx(sqlx::Error::Database(error)) => match class_of(&**error) {
+                Class::Gone => Failure::Broken,
+                Class::RolledBack => Failure::RolledBack,
+                _ => Failure::Final,
+            },
+            _ => Failure::Final,
+        }
+    }
+
     /// What sqlx reported. It may contain session keys and session data: look at its kind and its
     /// codes, but do not log it.
     pub fn as_sqlx(&self) -> Option<&sqlx::Error> {
         match &self.0 {
             Kind::Sqlx(error) => Some(error),
-            Kind::Column(_) => None,
+            Kind::Column(_) | Kind::TimedOut => None,
         }
     }
 }
@@ -56,10 +77,35 @@ impl From<sqlx::Error> for SqlError {
     }
 }
 
+impl From<SqlError> for StoreError {
+    fn from(error: SqlError) -> Self {
+        let class = match &error.0 {
+            Kind::Column(_) => Class::Refused,
+            Kind::TimedOut | Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::TimedOut,
+            Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Class::TimedOut
+            }
+            Kind::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed) => {
+                Class::Gone
+            }
+            Kind::Sqlx(sqlx::Error::Database(error)) => class_of(&**error),
+            Kind::Sqlx(_) => Class::Refused,
+        };
+        let error = Box::new(error);
+        match class {
+            Class::Busy | Class::RolledBack => Self::Busy(error),
+            Class::Gone => Self::Unreachable(error),
+            Class::Refused => Self::Backend(error),
+            Class::TimedOut => Self::TimedOut(error),
+        }
+    }
+}
+
 impl fmt::Display for SqlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Column(column) => write!(f, "a row has an unreadable {column}"),
+            Kind::TimedOut => f.write_str("the database took too long"),
             Kind::Sqlx(sqlx::Error::Database(error)) => {
                 f.write_str("the database reports ")?;
                 match (error.code(), harmless_message(&**error)) {
@@ -100,6 +146,62 @@ impl fmt::Debug for SqlError {
 /// The source would be the very error that must not be shown, so there is none; see
 /// [`SqlError::as_sqlx`].
 impl StdError for SqlError {}
+
+/// What kind of trouble a database is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It may have time later.
+    Busy,
+    /// It is going, or it has ended the connection.
+    Gone,
+    /// It says no.
+    Refused,
+    /// It undid everything for the sake of somebody else's transaction.
+    RolledBack,
+    TimedOut,
+}
+
+fn class_of(error: &dyn DatabaseError) -> Class {
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return match error.number() {
+            // Deadlock. Waiting for a lock in vain, 1205, has taken long enough.
+            1213 => Class::RolledBack,
+            // Connections: too many, of one user, of one user in an hour.
+            1040 | 1203 | 1205 | 1226 => Class::Busy,
+            // Going down; killed.
+            1053 | 1927 => Class::Gone,
+            // Interrupted; longer than the limit, to MariaDB and to MySQL.
+            1317 | 1969 | 3024 => Class::TimedOut,
+            _ => Class::Refused,
+        };
+    }
+    let code = error.code().unwrap_or_default();
+    #[cfg(feature = "sqlite")]
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        let code = code.parse::<i32>().unwrap_or_default();
+        return match (code, code & 0xff) {
+            // SQLITE_BUSY_SNAPSHOT, which no waiting helps.
+            (517, _) => Class::RolledBack,
+            // SQLITE_BUSY, after having waited; SQLITE_LOCKED.
+            (_, 5 | 6) => Class::Busy,
+            // SQLITE_CANTOPEN.
+            (_, 14) => Class::Gone,
+            _ => Class::Refused,
+        };
+    }
+    match &*code {
+        "40001" | "40P01" => Class::RolledBack,
+        // Lock not available, too many connections, cannot connect now.
+        "55P03" | "53300" | "57P03" => Class::Busy,
+        // Shutdown by the administrator or a crash, database dropped, idle connections ended.
+        "57P01" | "57P02" | "57P04" | "57P05" | "25P03" => Class::Gone,
+        // Canceled, above all by statement_timeout.
+        "57014" => Class::TimedOut,
+        code if code.starts_with("08") => Class::Gone,
+        _ => Class::Refused,
+    }
+}
 
 /// The message of an error whose kind excludes that it repeats a value. The statements are known and
 /// hold none.

@@ -26,14 +26,15 @@ use self::dialect::{Dialect, Statements, Zone};
 pub use self::error::{ConnectError, SqlError};
 use crate::codec::SessionCodec;
 use crate::session::{
-    DateTime, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
 };
+use crate::store::retry::Tries;
 
 /// The table of `django.contrib.sessions.models.Session`.
 const TABLE: &str = "django_session";
 /// How many sessions one statement of `clear_expired` removes, unless told otherwise.
 const CLEAR_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
-/// How long to wait for a connection, and on SQLite for a lock: as long as Django there.
+/// How long to wait for a connection, for an answer, and on SQLite for a lock: as long as Django there.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
@@ -98,6 +99,7 @@ pub struct SqlStore {
     statements: Arc<Statements>,
     zone: Zone,
     persistent: bool,
+    timeout: Duration,
     clear_batch: NonZeroU32,
 }
 
@@ -169,15 +171,30 @@ macro_rules! run {
             SqlPool::Sqlite(pool) => run!(@ pool, $store, $statement [$($parameter),+] $how, $read),
         }
     };
-    (@ $pool:ident, $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {
-        sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
-            .persistent($store.persistent)
-            $(.bind($parameter))+
-            .$how($pool)
-            .await
-            .map_err(SqlError::from)
-            .and_then($read)
-    };
+    (@ $pool:ident, $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {{
+        let mut tries = Tries::default();
+        loop {
+            let attempt = async {
+                let mut connection = $pool.acquire().await?;
+                let query = sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
+                    .persistent($store.persistent)
+                    $(.bind($parameter))+
+                    .$how(&mut *connection);
+                match tokio::time::timeout($store.timeout, query).await {
+                    Ok(done) => Ok(done?),
+                    Err(_) => {
+                        // It may answer after all, and somebody else would take it for theirs.
+                        connection.close_on_drop();
+                        Err(SqlError::timed_out())
+                    }
+                }
+            };
+            match attempt.await.and_then($read) {
+                Err(error) if tries.again(error.failure()).await => {}
+                done => break done,
+            }
+        }
+    }};
 }
 
 impl SqlStore {
@@ -196,6 +213,7 @@ impl SqlStore {
             statements,
             zone,
             persistent: true,
+            timeout: TIMEOUT,
             clear_batch: CLEAR_BATCH,
         }
     }
@@ -268,6 +286,13 @@ impl SqlStore {
         self
     }
 
+    /// Sets how long a statement may take before it counts as failed, five seconds at first.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Sets how many sessions one statement of `clear_expired` removes, 1000 at first. Locks are held
     /// for one statement.
     #[must_use]
@@ -320,14 +345,14 @@ impl SessionStore for SqlStore {
         found.or_else(|error| no_such_key(error, session_key))
     }
 
-    async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let (session_data, expire_date) = self.encode(record)?;
         let key = record.session_key.as_str();
         match run!(self, create[key, &*session_data, &*expire_date] execute) {
             Ok(0) => Err(StoreError::Create),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
             Err(error) if is_unique_violation(&error) => Err(StoreError::Create),
-            Err(error) => Err(StoreError::backend(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -345,29 +370,51 @@ impl SessionStore for SqlStore {
             // Some servers give text columns out as bytes; the type that is declared says little.
             let session_data: &str = row.try_get_unchecked(0)?;
             let expire_date = row.expire_date(&self.zone)?;
-            Ok(Some((self.codec.decode(session_data), expire_date)))
+            let revision = Revision::new(session_data.as_bytes());
+            Ok(Some((self.codec.decode(session_data), expire_date, revision)))
         });
         match found.or_else(|error| no_such_key(error, session_key))? {
             None => Ok(None),
-            Some((decoded, expire_date)) => Ok(Some(SessionRecord {
+            Some((decoded, expire_date, revision)) => Ok(Some(SessionRecord {
                 session_key: session_key.clone(),
                 data: Arc::new(decoded.map_err(StoreError::Decode)?.data),
                 expire_date,
+                revision: Some(revision),
             })),
         }
     }
 
-    async fn save(&self, record: &SessionRecord) -> Result<(), StoreError> {
+    async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
+        let gone =
+            if record.revision.is_some() { StoreError::Conflict } else { StoreError::Update };
+        if self.cannot_exist(&record.session_key) {
+            return Err(gone);
+        }
+        let (session_data, expire_date) = self.encode(record)?;
+        let (data, key) = (&*session_data, record.session_key.as_str());
+        let saved = match &record.revision {
+            None => run!(self, save[data, &*expire_date, key] execute),
+            Some(revision) => {
+                let before = revision.as_text().ok_or(StoreError::Conflict)?;
+                run!(self, save_revision[data, &*expire_date, key, before] execute)
+            }
+        };
+        // MySQL counts the rows it found, not those it changed: sqlx asks it to.
+        match saved.or_else(|error| no_such_key(error, &record.session_key))? {
+            0 => Err(gone),
+            _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
+        }
+    }
+
+    async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         if self.cannot_exist(&record.session_key) {
             return Err(StoreError::Update);
         }
-        let (session_data, expire_date) = self.encode(record)?;
-        let key = record.session_key.as_str();
-        let saved = run!(self, save[&*session_data, &*expire_date, key] execute);
-        // MySQL counts the rows it found, not those it changed: sqlx asks it to.
-        match saved.or_else(|error| no_such_key(error, &record.session_key))? {
+        let expire_date = self.encode_time(record.expire_date)?;
+        let touched = run!(self, touch[&*expire_date, record.session_key.as_str()] execute);
+        match touched.or_else(|error| no_such_key(error, &record.session_key))? {
             0 => Err(StoreError::Update),
-            _ => Ok(()),
+            _ => Ok(Saved { revision: record.revision.clone(), ..Saved::default() }),
         }
     }
 
@@ -380,13 +427,29 @@ impl SessionStore for SqlStore {
         Ok(())
     }
 
+    async fn delete_revision(
+        &self,
+        session_key: &SessionKey,
+        revision: &Revision,
+    ) -> Result<(), StoreError> {
+        let data = revision.as_text().ok_or(StoreError::Conflict)?;
+        if self.cannot_exist(session_key) {
+            return Err(StoreError::Conflict);
+        }
+        let deleted = run!(self, delete_revision[session_key.as_str(), data] execute);
+        match deleted.or_else(|error| no_such_key(error, session_key))? {
+            0 => Err(StoreError::Conflict),
+            _ => Ok(()),
+        }
+    }
+
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         let now = self.encode_time(now)?;
         let batch = self.clear_batch.get();
         let mut cleared = 0;
         loop {
             let batch_cleared = run!(self, clear_expired[&*now, i64::from(batch)] execute)
-                .map_err(StoreError::backend)?;
+                .map_err(StoreError::from)?;
             cleared += batch_cleared;
             if batch_cleared < u64::from(batch) {
                 return Ok(cleared);
@@ -438,7 +501,7 @@ fn no_such_key<T: Default>(error: SqlError, session_key: &SessionKey) -> Result<
     if !session_key.as_str().is_ascii() && lacks_character(&error) {
         return Ok(T::default());
     }
-    Err(StoreError::backend(error))
+    Err(error.into())
 }
 
 fn lacks_character(error: &SqlError) -> bool {
