@@ -24,6 +24,14 @@ pub enum StoreError {
     /// connections, a server that is starting or changing roles. Nothing was changed.
     #[error("the session store is busy")]
     Busy(#[source] Box<dyn StdError + Send + Sync>),
+    /// What is in the cache is no session.
+    #[cfg(feature = "cache")]
+    #[error("the cached session cannot be read")]
+    CacheDecode(#[source] crate::codec::cache::CacheDecodeError),
+    /// The session holds what the cache's serializer has no form for.
+    #[cfg(feature = "cache")]
+    #[error("the session cannot be written to the cache")]
+    CacheEncode(#[source] crate::codec::cache::CacheEncodeError),
     /// Somebody else has saved the session since it was loaded, or deleted it. Nothing was changed.
     #[error("the session was changed by another request")]
     Conflict,
@@ -70,6 +78,17 @@ impl StoreError {
     /// Whether the session is another one by now than was loaded, or gone.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict)
+    }
+
+    /// Whether what is stored is no session, to Django neither, so that nothing is lost if it is
+    /// replaced. Beyond a limit, or of a serializer that was not asked for, it may be one.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            #[cfg(feature = "cache")]
+            Self::CacheDecode(error) => !error.is_too_large(),
+            Self::Decode(error) => !error.is_configuration(),
+            _ => false,
+        }
     }
 
     /// Whether the session to update is gone.

@@ -498,7 +498,7 @@ impl Session {
             }
             let found = match self.inner.store.load_latest(&old, self.now()).await {
                 // Nobody can read it, so there is nothing in it to be moved.
-                Err(StoreError::Decode(error)) if !error.is_configuration() => {
+                Err(error) if error.is_corrupt() => {
                     before = None;
                     continue;
                 }
@@ -611,7 +611,7 @@ impl Session {
             match store.load_latest(&session_key, self.now()).await {
                 Ok(None) => return Err(StoreError::Update.into()),
                 // Nobody can read it, so nobody loses anything.
-                Err(StoreError::Decode(error)) if !error.is_configuration() => {
+                Err(error) if error.is_corrupt() => {
                     state.forget_snapshot();
                 }
                 Ok(Some(_)) if matches!(on_conflict, OnConflict::Error) => break,

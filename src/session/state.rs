@@ -94,14 +94,15 @@ impl SessionState {
                 self.session_key = None;
                 Arc::default()
             }
-            Err(StoreError::Decode(error)) if !error.is_configuration() => {
-                if error.is_bad_signature() {
-                    tracing::warn!(
+            Err(error) if error.is_corrupt() => {
+                match &error {
+                    StoreError::Decode(error) if error.is_bad_signature() => tracing::warn!(
                         target: "django.security.SuspiciousSession",
                         "Session data corrupted"
-                    );
-                } else {
-                    tracing::debug!(target: "django_session", %error, "session cannot be read");
+                    ),
+                    error => {
+                        tracing::debug!(target: "django_session", %error, "session cannot be read");
+                    }
                 }
                 Arc::default()
             }

@@ -7,6 +7,8 @@
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
+#[cfg(feature = "cache")]
+mod cache;
 mod memory;
 #[cfg(feature = "_sql")]
 mod retry;
@@ -15,6 +17,8 @@ mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "cache")]
+pub use cache::{Cache, CacheEntry, CacheStore, Written};
 pub use memory::MemoryStore;
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
