@@ -143,7 +143,7 @@ SINGLE_BYTES = [bytes([byte]) for byte in range(256)]
 class Orderly(pickle._Pickler):
     """Python's pickler, with sets in an order that does not depend on how they were filled.
 
-    Python keeps byte strings of length one, and makes others of them only by accident, which its two
+    Python keeps byte strings of length one, and makes others only by accident, which its two
     unpicklers do not agree about. Here they are one.
     """
 
