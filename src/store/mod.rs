@@ -3,13 +3,19 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | `CacheStore` | `cache` | one of Django's caches |
+//! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(all(feature = "cache", feature = "_sql"))]
+mod cached_db;
 mod memory;
+#[cfg(feature = "cache")]
+mod memory_cache;
 #[cfg(feature = "_sql")]
 mod retry;
 #[cfg(feature = "_sql")]
@@ -19,7 +25,11 @@ pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(all(feature = "cache", feature = "_sql"))]
+pub use cached_db::CachedDbStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "cache")]
+pub use memory_cache::MemoryCache;
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
