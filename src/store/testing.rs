@@ -146,7 +146,7 @@ macro_rules! __store_rules {
 #[macro_export]
 macro_rules! __store_rule {
     (check ($make:ident) ($terms:ident) $($rule:ident)+) => {
-        $( $rule(&*$make().await, $terms).await; )+
+        $( Box::pin($rule(&*$make().await, $terms)).await; )+
     };
     (test ($make:path) ($terms:expr) $($rule:ident)+) => {
         $(
