@@ -13,6 +13,8 @@
 mod cache;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 mod cached_db;
+#[cfg(feature = "_url")]
+mod connect;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
@@ -22,17 +24,23 @@ mod retry;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "_url")]
+mod url;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use cached_db::CachedDbStore;
+#[cfg(feature = "_url")]
+pub use connect::ConnectError;
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
 #[cfg(feature = "_sql")]
-pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
+pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
 #[cfg(feature = "_sql")]
 #[doc(no_inline)]
 pub use sqlx;
+#[cfg(feature = "_url")]
+pub use url::{StoreUrl, UrlError};
