@@ -19,6 +19,8 @@ mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
 #[cfg(feature = "_sql")]
+mod replicated;
+#[cfg(feature = "_sql")]
 mod retry;
 #[cfg(feature = "_sql")]
 mod sql;
@@ -36,6 +38,8 @@ pub use connect::ConnectError;
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
+#[cfg(feature = "_sql")]
+pub use replicated::ReplicatedStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
