@@ -1,16 +1,31 @@
 #!/usr/bin/env python3
-"""Start throw-away database servers for the tests, and stop them afterwards.
+"""Start throw-away servers for the tests, and stop them afterwards.
 
-    python tests/services.py run [--only postgres,mariadb] -- command args…
-    python tests/services.py serve [--only postgres,mariadb]
+    python tests/services.py run [--only postgres,redis] -- command args…
+    python tests/services.py serve [--only postgres,redis]
 
-``run`` starts the servers, gives the command their addresses as ``TEST_POSTGRES_URL`` and
-``TEST_MYSQL_URL``, stops them and ends with the command's exit code. ``serve`` keeps them until
-Ctrl-C and prints the variables as shell lines.
+``run`` starts the servers, gives the command their addresses in variables, stops them and ends with
+the command's exit code. ``serve`` keeps them until Ctrl-C and prints the variables as shell lines.
+
+    postgres          TEST_POSTGRES_URL          postgres://user:password@host:port/database
+    postgres-replica  TEST_POSTGRES_REPLICA_URL  the same; a hot standby of postgres
+    pgbouncer         TEST_PGBOUNCER_URL         the same; transaction pooling before postgres
+    mariadb           TEST_MYSQL_URL             mysql://user:password@host:port/database
+    redis             TEST_REDIS_URL             redis://user:password@host:port/0
+    redis-tls         TEST_REDIS_TLS_URL         rediss://user:password@host:port/0
+                      TEST_REDIS_TLS_CA          path of the authority's certificate
+    redis-cluster     TEST_REDIS_CLUSTER_URL     redis+cluster://user:password@host:port,…
+    redis-sentinel    TEST_REDIS_SENTINEL_URL    redis+sentinel://user:password@host:port,…/name/0
+    memcached         TEST_MEMCACHED_URL         memcached://host:port
+
+Beside each ``…_URL`` there is a ``…_PIDS``, ``pid:port,…`` in the order of the start, for tests
+that kill or stop servers: of the Cluster the masters come first, then their replicas; of Sentinel
+the master, its replica and the Sentinels. Such a test starts servers of its own.
 
 Each server listens on a free loopback port, keeps its data in a temporary directory and belongs
 to this program alone: a server of the machine's own is neither used nor touched. A variable that
-is set already names a server of yours; it is passed on and nothing is started for it.
+is set already names a server of yours; it is passed on, and nothing is started for it or attached
+to it.
 
 Programs that are missing come from Debian's packages when that is possible (root and apt-get). If
 not, one line says what stays untested; with ``CI=true`` that is an error.
@@ -27,14 +42,28 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from servers.mariadb import MariaDB
-from servers.postgres import Postgres
+from servers.memcached import Memcached
+from servers.pgbouncer import PgBouncer
+from servers.postgres import Postgres, PostgresReplica
 from servers.programs import MissingError, ServiceError, install
-from servers.server import Service
+from servers.redis import Redis, RedisTLS
+from servers.redis_cluster import RedisCluster
+from servers.redis_sentinel import RedisSentinel
+from servers.service import Service
 
-SERVICES: dict[str, type[Service]] = {service.name: service for service in (Postgres, MariaDB)}
+# What a service needs comes before it. The slow ones come first.
+SERVICES: dict[str, type[Service]] = {
+    service.name: service
+    for service in (
+        *(Postgres, PostgresReplica, PgBouncer, MariaDB),
+        *(RedisCluster, RedisSentinel, Redis, RedisTLS, Memcached),
+    )
+}
 
 
 def say(text: str) -> None:
@@ -42,26 +71,29 @@ def say(text: str) -> None:
     print(f"services: {text}", file=sys.stderr, flush=True)
 
 
+def with_needs(names: Sequence[str]) -> list[str]:
+    """Return the services of `names` and those that they need, in the order of `SERVICES`."""
+    needed = {need for name in names for need in SERVICES[name].needs}
+    return [name for name in SERVICES if name in {*names, *needed}]
+
+
 def usable(names: Sequence[str]) -> list[Service]:
     """Return the services of `names` that can be started, installing what is missing."""
     wanted = [SERVICES[name]() for name in names if SERVICES[name].variable not in os.environ]
     lacking = [service for service in wanted if service.missing()]
     if lacking:
-        packages = [package for service in lacking for package in service.packages]
+        packages = dict.fromkeys(package for service in lacking for package in service.packages)
         say(f"installing {' '.join(packages)}")
         try:
-            install(packages)
+            install(list(packages))
         except MissingError as error:
             say(f"cannot install them: {error}")
-    result = []
+    result: list[Service] = []
     refused = []
     for service in wanted:
-        programs = service.missing()
-        if programs:
-            say(
-                f"{service.name} is NOT TESTED: no {', '.join(programs)} "
-                f"(Debian: {' '.join(service.packages)})"
-            )
+        reason = obstacle(service, [other.name for other in result])
+        if reason:
+            say(f"{service.name} is NOT TESTED: {reason}")
             refused.append(service.name)
         else:
             result.append(service)
@@ -70,20 +102,63 @@ def usable(names: Sequence[str]) -> list[Service]:
     return result
 
 
+def obstacle(service: Service, usable: Sequence[str]) -> str:
+    """Say why a service cannot be started beside `usable` ones; nothing if it can."""
+    if programs := service.missing():
+        return f"no {', '.join(programs)} (Debian: {' '.join(service.packages)})"
+    for need in service.needs:
+        if SERVICES[need].variable in os.environ:
+            # Nothing is attached to a server that is not this program's own.
+            return f"{SERVICES[need].variable} is set and {service.variable} is not"
+        if need not in usable:
+            return f"no {need}"
+    return ""
+
+
+def start(services: Sequence[Service]) -> dict[str, str]:
+    """Start services side by side, each after those it needs; return all their variables."""
+    if not services:
+        return {}
+    begin = time.monotonic()
+    variables: dict[str, str] = {}
+    futures: dict[str, Future[dict[str, str]]] = {}
+
+    def start_one(service: Service) -> dict[str, str]:
+        given = [futures[need].result()[SERVICES[need].variable] for need in service.needs]
+        found = service.start(*given)
+        ports = ", ".join(str(port) for _, port in service.processes())
+        seconds = time.monotonic() - begin
+        say(f"{service.name} is ready on port {ports} after {seconds:.1f} s")
+        return found
+
+    with ThreadPoolExecutor(len(services)) as pool:
+        try:
+            for service in services:
+                futures[service.name] = pool.submit(start_one, service)
+            for future in as_completed(futures.values()):
+                variables |= future.result()
+        except BaseException:
+            # The threads end soon, and only then can their servers be stopped.
+            for service in services:
+                service.cancel()
+            raise
+    return variables
+
+
 @contextlib.contextmanager
 def running(names: Sequence[str]) -> Iterator[dict[str, str]]:
     """Start the named services; yield the variables that say where they are."""
-    variables = {
+    names = with_needs(names)
+    known = {
         SERVICES[name].variable: os.environ[SERVICES[name].variable]
         for name in names
         if SERVICES[name].variable in os.environ
     }
+    services = usable(names)
     with contextlib.ExitStack() as stack:
-        for service in usable(names):
+        for service in services:
             stack.callback(service.stop)
-            variables[service.variable] = service.start()
-            say(f"{service.name} is ready on port {service.port}")
-        yield variables
+        yield known | start(services)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> int:
@@ -138,7 +213,7 @@ def chosen(text: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(description="Throw-away database servers for the tests.")
+    parser = argparse.ArgumentParser(description="Throw-away servers for the tests.")
     actions = parser.add_subparsers(dest="action", required=True)
     for action, text in (
         ("run", "run a command beside the servers"),

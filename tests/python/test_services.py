@@ -16,6 +16,7 @@ NAMES = {"postgres": "TEST_POSTGRES_URL", "mariadb": "TEST_MYSQL_URL"}
 
 sys.path.insert(0, str(SERVICES.parent))
 import services  # noqa: E402
+from servers.server import Server  # noqa: E402
 
 
 def start(*words, temporary, **variables):
@@ -105,7 +106,7 @@ def test_missing_program_is_an_error_in_ci(postgres_missing, monkeypatch):
 
 
 def test_server_that_ends_at_once_shows_its_log(monkeypatch):
-    class Broken(services.Service):
+    class Broken(Server):
         name = "broken"
         variable = "TEST_BROKEN_URL"
         programs = ("sh",)

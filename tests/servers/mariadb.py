@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from servers.server import HOST, Service
+from servers.server import HOST, Server
+
+DATABASE = "django_session"
 
 
-class MariaDB(Service):
+class MariaDB(Server):
     """MariaDB; the user has every right, so Django's test runner can create databases."""
 
     name = "mariadb"
@@ -27,20 +29,18 @@ class MariaDB(Service):
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--innodb-log-file-size=16M",
-            ],
-            directory,
+            ]
         )
         statements = [
             f"CREATE USER '{self.user}'@'{HOST}' IDENTIFIED BY '{self.password}'",
             f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'{HOST}' WITH GRANT OPTION",
-            f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4",
+            f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4",
             # root has no password, and nobody needs it.
             "DELETE FROM mysql.global_priv WHERE User IN ('root', '')",
             "FLUSH PRIVILEGES",
         ]
-        script = directory / "init.sql"
-        script.write_text("".join(f"{statement};\n" for statement in statements))
-        self._account.own(script)
+        script = "".join(f"{statement};\n" for statement in statements)
+        self.write(directory / "init.sql", script)
 
     def command(self, directory: Path) -> list[str]:
         return [
@@ -56,8 +56,9 @@ class MariaDB(Service):
             "--skip-log-bin",
             "--max-connections=200",
             "--character-set-server=utf8mb4",
-            # The data is thrown away, so it need not survive a power cut.
-            "--innodb-flush-log-at-trx-commit=0",
+            # The data is thrown away, so it need not survive a power cut; but it has to survive
+            # a kill -9, so a commit is written, if not to the disk, before it is acknowledged.
+            "--innodb-flush-log-at-trx-commit=2",
             "--innodb-flush-method=nosync",
             "--innodb-doublewrite=0",
             "--innodb-log-file-size=16M",
@@ -76,4 +77,4 @@ class MariaDB(Service):
         return len(greeting) == 5 and greeting[4] == 10
 
     def url(self) -> str:
-        return f"mysql://{self.user}:{self.password}@{HOST}:{self.port}/{self.database}"
+        return f"mysql://{self.user}:{self.password}@{HOST}:{self.port}/{DATABASE}"

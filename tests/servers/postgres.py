@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
 from pathlib import Path
 
-from servers.server import HOST, Service
+from servers.server import HOST, Server
+
+DATABASE = "django_session"
 
 
-class Postgres(Service):
+class PostgresProtocol(Server):
+    """What is asked with `psql`."""
+
+    def psql(self, statement: str) -> list[str]:
+        """Return the command that executes a statement and prints the values alone."""
+        options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        address = self.address("postgres")
+        return [self.program("psql"), *options, "-d", address, "-c", statement]
+
+    def ready(self) -> bool:
+        return self.ask(self.psql("SELECT 1"))[0] == 0
+
+    def address(self, database: str) -> str:
+        return f"postgres://{self.user}:{self.password}@{HOST}:{self.port}/{database}"
+
+    def url(self) -> str:
+        return self.address(DATABASE)
+
+
+class Postgres(PostgresProtocol):
     """PostgreSQL; the user is a superuser, so Django's test runner can create databases."""
 
     name = "postgres"
@@ -17,13 +40,12 @@ class Postgres(Service):
     directories = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
     programs = ("initdb", "postgres", "psql")
     accounts = ("postgres",)
-    # SIGTERM waits for clients to leave; SIGINT is PostgreSQL's "fast shutdown".
+    # Killed, it would leave shared memory behind, and SIGTERM waits for clients to leave; SIGINT is
+    # PostgreSQL's "fast shutdown".
     stop_signal = signal.SIGINT
 
     def prepare(self, directory: Path) -> None:
-        password_file = directory / "password"
-        password_file.write_text(self.password + "\n")
-        self._account.own(password_file)
+        password_file = self.write(directory / "password", self.password + "\n")
         self.call(
             [
                 self.program("initdb"),
@@ -34,8 +56,7 @@ class Postgres(Service):
                 "--encoding=UTF8",
                 "--no-locale",
                 "--no-sync",
-            ],
-            directory,
+            ]
         )
 
     def command(self, directory: Path) -> list[str]:
@@ -44,9 +65,9 @@ class Postgres(Service):
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": "200",
-            # The data is thrown away, so it need not survive a power cut.
+            # The data is thrown away, so it need not survive a power cut; but it has to survive
+            # a kill -9, so a commit is written, if not to the disk, before it is acknowledged.
             "fsync": "off",
-            "synchronous_commit": "off",
             "full_page_writes": "off",
             # Differences between local time and UTC have to show.
             "timezone": "UTC",
@@ -54,17 +75,12 @@ class Postgres(Service):
         options = [option for item in settings.items() for option in ("-c", "=".join(item))]
         return [self.program("postgres"), "-D", str(directory / "data"), *options]
 
-    def _psql(self, statement: str, *, quiet: bool) -> bool:
-        assert self.directory is not None
-        address = f"postgres://{self.user}:{self.password}@{HOST}:{self.port}/postgres"
-        command = [self.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", address]
-        return self.call([*command, "-c", statement], self.directory, quiet=quiet)
-
-    def ready(self) -> bool:
-        return self._psql("SELECT 1", quiet=True)
-
     def finish(self) -> None:
-        self._psql(f"CREATE DATABASE {self.database}", quiet=False)
+        self.call(self.psql(f"CREATE DATABASE {DATABASE}"))
 
-    def url(self) -> str:
-        return f"postgres://{self.user}:{self.password}@{HOST}:{self.port}/{self.database}"
+    def clean(self, directory: Path) -> None:
+        # An orderly end removes this file, and the shared memory that its last but one line names.
+        with contextlib.suppress(OSError, IndexError):
+            lines = (directory / "data" / "postmaster.pid").read_text().splitlines()
+            command = ["ipcrm", "-m", lines[6].split()[1]]
+            subprocess.run(command, check=False, capture_output=True)
