@@ -1,4 +1,4 @@
-"""PostgreSQL."""
+"""PostgreSQL, and a replica that follows it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servers.server import HOST, Server
 
@@ -29,6 +30,11 @@ class PostgresProtocol(Server):
 
     def url(self) -> str:
         return self.address(DATABASE)
+
+    def log_in_as(self, address: str) -> None:
+        """Use the account of another server, which is this one's too."""
+        parts = urlsplit(address)
+        self.user, self.password = parts.username or "", parts.password or ""
 
 
 class Postgres(PostgresProtocol):
@@ -69,6 +75,9 @@ class Postgres(PostgresProtocol):
             # a kill -9, so a commit is written, if not to the disk, before it is acknowledged.
             "fsync": "off",
             "full_page_writes": "off",
+            # A replica that was away for a while finds here what it missed.
+            "wal_keep_size": "256MB",
+            "wal_retrieve_retry_interval": "200ms",
             # Differences between local time and UTC have to show.
             "timezone": "UTC",
         }
@@ -84,3 +93,35 @@ class Postgres(PostgresProtocol):
             lines = (directory / "data" / "postmaster.pid").read_text().splitlines()
             command = ["ipcrm", "-m", lines[6].split()[1]]
             subprocess.run(command, check=False, capture_output=True)
+
+
+class PostgresReplica(Postgres):
+    """A hot standby that streams from the primary; replication is asynchronous.
+
+    The user is a superuser here too, so a test may call `pg_wal_replay_pause()`.
+    """
+
+    name = "postgres-replica"
+    variable = "TEST_POSTGRES_REPLICA_URL"
+    programs = ("pg_basebackup", "postgres", "psql")
+    needs = ("postgres",)
+
+    def prepare(self, directory: Path) -> None:
+        (primary,) = self.given
+        # Roles come with the copy.
+        self.log_in_as(primary)
+        self.call(
+            [
+                self.program("pg_basebackup"),
+                f"--dbname={primary}",
+                f"--pgdata={directory / 'data'}",
+                "--checkpoint=fast",
+                "--wal-method=stream",
+                "--write-recovery-conf",
+                "--no-sync",
+            ]
+        )
+
+    def finish(self) -> None:
+        streaming = self.psql("SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'")
+        self.wait(lambda: self.ask(streaming) == (0, "1\n"), "the primary")
