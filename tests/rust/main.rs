@@ -16,6 +16,8 @@ mod middleware;
 mod pickle;
 mod pickle_oracle;
 mod properties;
+mod proxy;
+mod replicated;
 mod session;
 mod signing;
 mod stores;

@@ -42,7 +42,7 @@ pub(crate) enum Kind {
 pub(crate) struct Place {
     pub(crate) kind: Kind,
     url: String,
-    table: String,
+    pub(crate) table: String,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -103,7 +103,7 @@ impl Place {
 }
 
 /// The address of a server, if there is one to test with.
-fn server(variable: &str) -> Option<String> {
+pub(crate) fn server(variable: &str) -> Option<String> {
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {
@@ -136,7 +136,7 @@ fn ddl(kind: Kind) -> Vec<String> {
     statements.iter().map(|statement| statement.as_str().unwrap().to_owned()).collect()
 }
 
-async fn execute(pool: &SqlPool, sql: &str) {
+pub(crate) async fn execute(pool: &SqlPool, sql: &str) {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql));
     match pool {
         SqlPool::MySql(pool) => drop(sql.execute(pool).await.unwrap()),
@@ -147,7 +147,7 @@ async fn execute(pool: &SqlPool, sql: &str) {
 }
 
 /// The first column of each row as text.
-async fn select(pool: &SqlPool, sql: &str) -> Vec<String> {
+pub(crate) async fn select(pool: &SqlPool, sql: &str) -> Vec<String> {
     try_select(pool, sql).await.unwrap()
 }
 
