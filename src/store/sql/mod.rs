@@ -196,7 +196,10 @@ macro_rules! run {
                     let done = tokio::time::timeout($store.timeout, transaction).await;
                     return done.unwrap_or_else(|_| Err(SqlError::timed_out()));
                 }
-                let mut connection = $pool.acquire().await?;
+                let mut connection = $pool.acquire().await.map_err(|error| {
+                    let most = $pool.options().get_max_connections();
+                    SqlError::not_acquired(error, $pool.size() >= most)
+                })?;
                 let query = query().$how(&mut *connection);
                 match tokio::time::timeout($store.timeout, query).await {
                     Ok(done) => Ok(done?),
