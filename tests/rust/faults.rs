@@ -109,13 +109,16 @@ async fn step(
 /// The store comes back by itself.
 async fn recovers(store: &dyn SessionStore) {
     let record = numbered(9);
-    for _ in 0..50 {
-        if store.create(&record).await.is_ok_and(|_| true) {
+    let mut created = false;
+    let mut loaded = None;
+    for _ in 0..100 {
+        created = created || store.create(&record).await.is_ok_and(|_| true);
+        if created && let Ok(found) = store.load(&record.session_key, now()).await {
+            loaded = found;
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let loaded = store.load(&record.session_key, now()).await.unwrap();
     assert!(loaded.is_some(), "it has recovered");
 }
 
@@ -180,12 +183,15 @@ async fn a_database_that_was_killed_is_unreachable() {
         let [(pid, _)] = servers.processes(variable)[..] else { panic!() };
         {
             let _stopped = (name == "mariadb").then(|| Stopped::new(pid));
-            if name == "mariadb" {
-                let error = store.load(&record.session_key, now()).await.unwrap_err();
-                assert_eq!(name_of(&error), "timed out");
+            // It may stop a moment later.
+            while name == "mariadb" {
+                if let Err(error) = store.load(&record.session_key, now()).await {
+                    assert!(matches!(name_of(&error), "timed out" | "busy" | "unreachable"));
+                    break;
+                }
             }
         }
-        store.load(&record.session_key, now()).await.unwrap().unwrap();
+        recovers(&store).await;
         signal("KILL", pid);
         let mut seen = Seen::default();
         for round in 0..2 {
