@@ -29,7 +29,7 @@ pub use self::auth::{
 };
 pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
-use self::expiry::Stored;
+pub(crate) use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
 pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;

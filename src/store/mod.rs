@@ -9,6 +9,10 @@
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(all(feature = "file", unix))]
+mod directory;
+#[cfg(all(feature = "file", unix))]
+mod file;
 mod memory;
 #[cfg(feature = "_sql")]
 mod retry;
@@ -19,6 +23,10 @@ pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(all(feature = "file", unix))]
+pub use directory::FileError;
+#[cfg(all(feature = "file", unix))]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};

@@ -6,6 +6,7 @@ mod cache;
 mod codec;
 mod diagnose;
 mod differential;
+mod file;
 mod formats;
 mod fuzz;
 mod layers;
