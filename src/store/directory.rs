@@ -376,9 +376,16 @@ impl Locked<'_> {
         // Whoever takes locks sees the new file when it is certain that it stays. Nobody else knows
         // of it, so there is nothing to wait for.
         wait_for_lock(&temporary.file, Instant::now())?;
+        match self.directory.metadata(&self.path)? {
+            None => return Ok(Replaced::Gone),
+            Some(now) if !whatever && id(&now) != self.found.id => return Ok(Replaced::Changed),
+            Some(_) => {}
+        }
         let replaced = match self.exchange(&temporary, whatever) {
             Err(FileError::Io { source, .. }) if is_unsupported(&source) => {
-                self.rename(&temporary, whatever)?
+                // Between the look and this step somebody without a lock may come.
+                fs::rename(&temporary.path, &self.path).map_err(FileError::io("replaced"))?;
+                Replaced::Done
             }
             replaced => replaced?,
         };
@@ -387,7 +394,8 @@ impl Locked<'_> {
     }
 
     /// Exchanges both names. If it was not the file that was locked which came out, somebody has put
-    /// it there without a lock: it goes back in, and so on until nothing unexpected comes out.
+    /// it there without a lock, just now: it goes back in, and so on until nothing unexpected comes out.
+    /// For that long others see what is then taken back.
     fn exchange(&self, temporary: &Temporary, whatever: bool) -> Result<Replaced, FileError> {
         let written = temporary.file.metadata().map_err(FileError::io("written"))?;
         let (mut inserted, mut expected) = (id(&written), self.found.id);
@@ -407,18 +415,6 @@ impl Locked<'_> {
             (inserted, expected) = (removed, inserted);
             replaced = Replaced::Changed;
         }
-    }
-
-    /// Where names cannot be exchanged: between the look and the step somebody without a lock may
-    /// have come.
-    fn rename(&self, temporary: &Temporary, whatever: bool) -> Result<Replaced, FileError> {
-        match self.directory.metadata(&self.path)? {
-            None => return Ok(Replaced::Gone),
-            Some(now) if !whatever && id(&now) != self.found.id => return Ok(Replaced::Changed),
-            Some(_) => {}
-        }
-        fs::rename(&temporary.path, &self.path).map_err(FileError::io("replaced"))?;
-        Ok(Replaced::Done)
     }
 
     /// Removes it.

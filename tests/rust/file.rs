@@ -3,6 +3,7 @@
 //! The other side is an installed Django where `TEST_PYTHON` names an interpreter, and this program
 //! once more where it takes several processes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,8 +23,9 @@ use django_session::{
 };
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::differential::{self, Engine, Random};
 use crate::session::{self, FixedClock};
 use crate::vectors::{self, Tally, text, to_python_json};
 
@@ -878,4 +880,399 @@ async fn missing_rights_are_no_end_of_a_session() {
 fn is_root() -> bool {
     let user = Command::new("id").arg("-u").output().unwrap();
     user.stdout.trim_ascii() == b"0"
+}
+
+/// What is in the directory, as far as both sides agree on it.
+#[derive(Clone, Debug)]
+struct Expected {
+    /// `None` for a file that is no session.
+    data: Option<Value>,
+    aged: bool,
+}
+
+impl Expected {
+    /// Whether Django, or this store, takes it for expired.
+    fn is_expired(&self, in_django: bool) -> bool {
+        let expiry = self.data.as_ref().and_then(|data| data.get("_session_expiry"));
+        match expiry {
+            Some(Value::String(date)) => date.starts_with("2001"),
+            // The bug that `docs/compatibility.md` names.
+            Some(Value::Number(seconds)) if seconds.as_i64() != Some(0) => !in_django && self.aged,
+            _ => self.aged,
+        }
+    }
+}
+
+/// Random steps, by a Django and by this store in turns, against a model of both.
+struct Walk {
+    random: Random,
+    django: Engine,
+    place: Place,
+    settings: Arc<SessionSettings>,
+    model: BTreeMap<String, Expected>,
+    /// Keys that once were.
+    past: Vec<String>,
+    seen: BTreeMap<&'static str, usize>,
+}
+
+impl Walk {
+    fn key(&mut self) -> String {
+        let illegal = ["", "short", "UPPERCASE", "under_score", "../../etc/passwd", "nul\0nul\0"];
+        match self.random.below(20) {
+            0 => illegal[self.random.below(illegal.len())].to_owned(),
+            1 => "neverthere".to_owned(),
+            2 if !self.past.is_empty() => {
+                let index = self.random.below(self.past.len());
+                self.past[index].clone()
+            }
+            _ if self.model.is_empty() => "neverthere".to_owned(),
+            _ => {
+                let index = self.random.below(self.model.len());
+                self.model.keys().nth(index).unwrap().clone()
+            }
+        }
+    }
+
+    fn data(&mut self) -> Value {
+        let mut data = json!({ "n": self.random.below(1000), "é": ["\u{1F36A}", 1.5, null] });
+        let expiry = match self.random.below(8) {
+            0 => json!(300),
+            1 => json!(0),
+            2 => json!("2001-01-01T00:00:00+00:00"),
+            3 => json!("2101-01-01T00:00:00.000001+00:00"),
+            4 => json!(null),
+            _ => return data,
+        };
+        data["_session_expiry"] = expiry;
+        data
+    }
+
+    /// What either side finds under a key, and what becomes of it by loading.
+    fn look(&mut self, key: &str, in_django: bool) -> Option<Value> {
+        let expected = self.model.get(key)?;
+        if !expected.is_expired(in_django) {
+            return Some(expected.data.clone().unwrap_or(json!({})));
+        }
+        if in_django {
+            // It also makes a new session; `take` finds that.
+            self.model.remove(key);
+            self.past.push(key.to_owned());
+        }
+        None
+    }
+
+    fn session(&self, key: Option<&str>) -> Session {
+        let key = key.and_then(SessionKey::parse);
+        Session::new(Arc::new(self.place.store.clone()), Arc::clone(&self.settings), key)
+    }
+
+    /// Notes a session that was saved under a key, which may be new.
+    fn put(&mut self, key: Option<&str>, data: Value) {
+        let key = key.unwrap().to_owned();
+        self.model.insert(key, Expected { data: Some(data), aged: false });
+    }
+
+    async fn step(&mut self) {
+        let ops = [
+            "create",
+            "create",
+            "load",
+            "load",
+            "load",
+            "load",
+            "set",
+            "set",
+            "set",
+            "set",
+            "delete",
+            "exists",
+            "exists",
+            "cycle_key",
+            "flush",
+            "clear_expired",
+            "age",
+            "age",
+            "break",
+            "touch",
+            "expiry_date",
+            "expiry_date",
+            "save",
+        ];
+        let op = ops[self.random.below(ops.len())];
+        *self.seen.entry(op).or_default() += 1;
+        let (key, data) = (self.key(), self.data());
+        match op {
+            "age" => {
+                if let Some(expected) = self.model.get_mut(&key) {
+                    expected.aged = true;
+                    let old = Timestamp::now() - SignedDuration::from_hours(15 * 24);
+                    set_modified(&self.place.path(&SessionKey::parse(&key).unwrap()), old);
+                }
+            }
+            "break" => {
+                if let Some(expected) = self.model.get_mut(&key) {
+                    *expected = Expected { data: None, aged: false };
+                    let path = self.place.path(&SessionKey::parse(&key).unwrap());
+                    fs::write(path, "no session").unwrap();
+                }
+            }
+            "touch" => {
+                if self.look(&key, false).is_some() {
+                    let session = self.session(Some(&key));
+                    // What cannot be read has nothing to be moved.
+                    let moved = session.touch().await.unwrap();
+                    let expected = self.model.get_mut(&key).unwrap();
+                    expected.aged &= !moved;
+                }
+            }
+            _ if self.random.below(2) == 0 => self.django(op, &key, data).await,
+            _ => self.ours(op, &key, data).await,
+        }
+    }
+
+    async fn django(&mut self, op: &str, key: &str, data: Value) {
+        let sent = (op != "create").then_some(key);
+        let said = self.django.ask(&json!({ "op": op, "key": sent, "data": data }));
+        let after = said["key"].as_str();
+        let is_illegal = SessionKey::parse(key).is_some_and(|_| {
+            !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        });
+        if is_illegal && matches!(op, "exists" | "delete" | "flush") {
+            assert_eq!(said["raised"], "InvalidSessionKey", "{key}");
+            return;
+        }
+        if op == "save" && SessionKey::parse(key).is_some() && !self.model.contains_key(key) {
+            assert_eq!(said["raised"], "UpdateError", "{key}");
+            return;
+        }
+        assert_eq!(said.get("raised"), None, "{op} {key:?}");
+        let found = match op {
+            "create" | "exists" | "delete" | "clear_expired" | "flush" => None,
+            _ => self.look(key, true),
+        };
+        let json = said["json"].as_str().map(|json| serde_json::from_str::<Value>(json).unwrap());
+        match op {
+            "load" => {
+                assert_eq!(json, Some(found.clone().unwrap_or(json!({}))));
+                if found.is_some() {
+                    assert_eq!(after, Some(key));
+                }
+            }
+            "create" | "set" => {
+                let mut all = found.unwrap_or(json!({}));
+                all.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+                assert_eq!(json, Some(all.clone()));
+                if op == "create" {
+                    assert_ne!(after, Some(key));
+                }
+                self.put(after, all);
+            }
+            "save" => self.put(after, found.unwrap_or(json!({}))),
+            "cycle_key" => {
+                if self.model.remove(key).is_some() {
+                    self.past.push(key.to_owned());
+                }
+                self.put(after, found.unwrap_or(json!({})));
+            }
+            "flush" | "delete" => {
+                if self.model.remove(key).is_some() {
+                    self.past.push(key.to_owned());
+                }
+            }
+            "exists" => assert_eq!(said["found"], self.model.contains_key(key), "{key}"),
+            "clear_expired" => {
+                let (gone, left) = std::mem::take(&mut self.model)
+                    .into_iter()
+                    .partition(|(_, expected)| expected.is_expired(true));
+                self.model = left;
+                self.past.extend(BTreeMap::into_keys(gone));
+            }
+            "expiry_date" => {
+                let loaded = SessionKey::parse(key).map(|key| (self.place.path(&key), key));
+                if found.is_some()
+                    && let Some((path, key)) = loaded
+                    && !fs::read(path).unwrap().starts_with(b"no")
+                {
+                    self.compare_dates(&key, &said["found"]).await;
+                }
+            }
+            _ => panic!("{op}"),
+        }
+        // The empty session that Django makes of an expired one.
+        if let Some(new) = after
+            && op != "exists"
+            && op != "delete"
+            && !self.model.contains_key(new)
+        {
+            assert_ne!(new, key);
+            self.put(Some(new), json!({}));
+        }
+    }
+
+    async fn compare_dates(&self, key: &SessionKey, theirs: &Value) {
+        let loaded = self.place.load(key, now()).await.unwrap();
+        match theirs {
+            // A number of seconds stays one there.
+            Value::Number(_) => {}
+            date => {
+                let date = DateTime::fromisoformat(date.as_str().unwrap()).unwrap();
+                assert_eq!(loaded.unwrap().expire_date, date);
+            }
+        }
+    }
+
+    async fn ours(&mut self, op: &str, key: &str, data: Value) {
+        let session = self.session(Some(key));
+        let found = match op {
+            "create" | "exists" | "delete" | "clear_expired" | "flush" => None,
+            _ => self.look(key, false),
+        };
+        let update = SessionData::from_json(&data.to_string()).unwrap();
+        let legal = SessionKey::parse(key);
+        match op {
+            "load" | "expiry_date" => {
+                let loaded: Value =
+                    serde_json::from_str(&session.data().await.unwrap().to_json().unwrap())
+                        .unwrap();
+                assert_eq!(loaded, found.clone().unwrap_or(json!({})));
+                let after = session.session_key().await;
+                assert_eq!(after.is_some(), found.is_some());
+            }
+            "create" | "set" => {
+                let session = if op == "create" { self.session(None) } else { session };
+                session.update(&update).await.unwrap();
+                session.save().await.unwrap();
+                let mut all = found.unwrap_or(json!({}));
+                all.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+                let after = session.session_key().await.unwrap();
+                self.put(Some(after.as_str()), all);
+            }
+            "save" => {
+                // An unknown key is found out while saving.
+                match session.save().await {
+                    Ok(()) => {
+                        let after = session.session_key().await.unwrap();
+                        self.put(Some(after.as_str()), found.unwrap_or(json!({})));
+                    }
+                    Err(error) => assert!(error.is_interrupted() && found.is_none()),
+                }
+            }
+            "cycle_key" => {
+                session.cycle_key().await.unwrap();
+                let after = session.session_key().await.unwrap();
+                if found.is_some() {
+                    self.model.remove(key);
+                    self.past.push(key.to_owned());
+                }
+                self.put(Some(after.as_str()), found.unwrap_or(json!({})));
+            }
+            "flush" | "delete" => {
+                if op == "flush" {
+                    session.flush().await.unwrap();
+                } else {
+                    session.delete().await.unwrap();
+                }
+                if self.model.remove(key).is_some() {
+                    self.past.push(key.to_owned());
+                }
+            }
+            "exists" => {
+                if let Some(legal) = legal {
+                    let exists = session.exists(&legal).await.unwrap();
+                    assert_eq!(exists, self.model.contains_key(key));
+                }
+            }
+            "clear_expired" => {
+                let (gone, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.model)
+                    .into_iter()
+                    .partition(|(_, expected)| expected.is_expired(false));
+                let cleared = session.clear_expired().await.unwrap();
+                assert_eq!(cleared, gone.len() as u64);
+                self.model = left;
+                self.past.extend(gone.into_keys());
+            }
+            _ => panic!("{op}"),
+        }
+    }
+}
+
+fn engine(directory: &Path) -> Option<Engine> {
+    Engine::start(&json!({
+        "SESSION_ENGINE": "django.contrib.sessions.backends.file",
+        "SESSION_FILE_PATH": directory,
+    }))
+}
+
+/// Those of the Django at the other end.
+fn shared_settings() -> SessionSettings {
+    SessionSettings::default().with_secret_key(SecretKey::new(differential::SECRET_KEY).unwrap())
+}
+
+#[tokio::test]
+async fn a_random_walk_beside_django_ends_where_the_model_does() {
+    const STEPS: usize = 4000;
+    let place = Place::new(&shared_settings());
+    let Some(django) = engine(place.directory.path()) else { return };
+    let mut walk = Walk {
+        random: Random::new(),
+        django,
+        place,
+        settings: Arc::new(shared_settings()),
+        model: BTreeMap::new(),
+        past: Vec::new(),
+        seen: BTreeMap::new(),
+    };
+    for _ in 0..STEPS {
+        walk.step().await;
+    }
+    let names: Vec<_> = walk.model.keys().map(|key| format!("sessionid{key}")).collect();
+    assert_eq!(walk.place.names(), names);
+    eprintln!("{STEPS} steps, {} sessions at the end: {:?}", names.len(), walk.seen);
+}
+
+/// A Django saves and at last deletes a session, without a lock, while four tasks save it here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_django_has_deleted_stays_deleted() {
+    const ROUNDS: usize = 60;
+    const SAVES: usize = 12;
+    let place = Place::new(&shared_settings());
+    let Some(mut django) = engine(place.directory.path()) else { return };
+    let settings = Arc::new(shared_settings());
+    let (mut missing, mut saves) = (0, 0);
+    for _ in 0..ROUNDS {
+        django.tell(&json!({ "op": "churn", "saves": SAVES }));
+        let key = SessionKey::parse(django.answer()["key"].as_str().unwrap()).unwrap();
+        let tasks: Vec<_> = (0..4)
+            .map(|task| {
+                let (store, settings) = (Arc::new(place.store.clone()), Arc::clone(&settings));
+                let key = key.clone();
+                tokio::spawn(async move {
+                    for index in 0_usize.. {
+                        let session =
+                            Session::new(store.clone(), settings.clone(), Some(key.clone()));
+                        session.insert(&format!("task_{task}"), &index).await.unwrap();
+                        if session.session_key().await.is_none() {
+                            return index;
+                        }
+                        match session.save().await {
+                            Ok(()) => {}
+                            Err(error) if error.is_interrupted() => return index,
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                    unreachable!()
+                })
+            })
+            .collect();
+        missing += django.answer()["missing"].as_u64().unwrap();
+        for task in tasks {
+            saves += task.await.unwrap();
+        }
+        assert!(!place.exists(&key).await.unwrap(), "it stays deleted");
+    }
+    assert_eq!(place.names(), [""; 0]);
+    eprintln!(
+        "{saves} saves beside {} of Django: {missing} of its values were missing",
+        ROUNDS * SAVES
+    );
 }
