@@ -4,12 +4,14 @@
 mod api;
 mod cache;
 mod codec;
+mod conflicts;
 mod diagnose;
 mod differential;
 mod file;
 mod formats;
 mod fuzz;
 mod layers;
+mod lost_updates;
 mod middleware;
 mod pickle;
 mod pickle_oracle;
