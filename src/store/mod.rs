@@ -3,7 +3,9 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | [`SignedCookieStore`] | | their own cookie |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
+//! | `FileStore` | `file` | a directory of files, shared with Django |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
@@ -16,6 +18,7 @@ mod file;
 mod memory;
 #[cfg(feature = "_sql")]
 mod retry;
+mod signed_cookies;
 #[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
@@ -28,6 +31,7 @@ pub use directory::FileError;
 #[cfg(all(feature = "file", unix))]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.

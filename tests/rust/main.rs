@@ -17,6 +17,7 @@ mod pickle;
 mod pickle_oracle;
 mod properties;
 mod session;
+mod signed_cookies;
 mod signing;
 mod stores;
 mod tagged;

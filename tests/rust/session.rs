@@ -278,6 +278,7 @@ impl Replay {
             "cycle_key" => Answer::of(session.cycle_key().await),
             "create" => Answer::of(session.create().await),
             "save" if args.is_empty() => Answer::of(session.save().await),
+            "save" if self.store.is_in_key() => Answer::of(session.save().await),
             // `save(must_create=True)` is the store's `create`; the object only sees an access that
             // loads nothing.
             "save" => {
@@ -290,6 +291,8 @@ impl Replay {
                 Answer::of(self.store.create(&record).await.map(drop).map_err(SessionError::from))
             }
             "delete" if args.is_empty() => Answer::of(session.delete().await),
+            // Of whatever key: the session forgets its own.
+            "delete" if self.store.is_in_key() => Answer::of(session.delete().await),
             "delete" => {
                 let key = SessionKey::parse(name).unwrap();
                 Answer::of(self.store.delete(&key).await.map_err(SessionError::from))
@@ -359,6 +362,8 @@ impl Replay {
         let failed_create = ours.is_none() && step.get("raises").is_some();
         match (&ours, state["session_key"].as_str()) {
             (None, None) => {}
+            // It is signed again each time, by another clock.
+            (Some(_), Some("<cookie value>")) => {}
             (Some(ours), Some(theirs)) => {
                 // Known keys stay themselves; a new one of theirs is a new one of ours.
                 let known = self.keys.entry(theirs.to_owned()).or_insert_with(|| ours.clone());
