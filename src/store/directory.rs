@@ -193,7 +193,7 @@ impl Directory {
         }
         let temporary = self.write(name, content, modified)?;
         match rename_to_new(&temporary.path, &path) {
-            Ok(()) => temporary.is_moved(),
+            Ok(()) => temporary.keep(),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(error) if is_unsupported(&error) => {
                 // As Django does it: the file is empty for a moment, which reads as an empty session.
@@ -206,7 +206,7 @@ impl Directory {
                     let _ = fs::remove_file(&path);
                     return Err(FileError::io("created")(error));
                 }
-                temporary.is_moved();
+                temporary.keep();
             }
             Err(error) => return Err(FileError::io("created")(error)),
         }
@@ -431,8 +431,8 @@ struct Temporary {
 }
 
 impl Temporary {
-    /// It has another name by now.
-    fn is_moved(mut self) {
+    /// Keeps the file, which has another name by now.
+    fn keep(mut self) {
         self.path = PathBuf::new();
     }
 }

@@ -24,7 +24,7 @@ use crate::session::{
 };
 
 /// After which time a temporary file is nobody's.
-const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
 /// A directory of session files that Django shares (`SESSION_FILE_PATH`). Unix only.
 ///
@@ -279,9 +279,10 @@ impl Inner {
         let name = self.name(&record.session_key).ok_or(FileError::Name)?;
         let content = self.encode(record)?;
         let modified = self.modification(&self.life(&record.data), record.expire_date)?;
-        match self.directory.create(&name, &content, modified)? {
-            true => Ok(Saved::as_revision(Revision::new(content))),
-            false => Err(StoreError::Create),
+        if self.directory.create(&name, &content, modified)? {
+            Ok(Saved::as_revision(Revision::new(content)))
+        } else {
+            Err(StoreError::Create)
         }
     }
 

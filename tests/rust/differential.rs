@@ -54,7 +54,7 @@ impl Drop for Engine {
     }
 }
 
-/// Numbers that look random, and are the same again for the same seed: SplitMix64.
+/// Numbers that look random, and are the same again for the same seed: `SplitMix64`.
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -529,7 +529,7 @@ async fn a_lock_is_waited_for_and_not_for_ever() {
     assert!(impatient.load(&made.session_key, now()).await.unwrap().is_some());
     assert_eq!(place.names().len(), 1);
 
-    let patient = place.store.clone().with_lock_timeout(Duration::from_secs(60));
+    let patient = place.store.clone().with_lock_timeout(Duration::from_mins(1));
     let saving = tokio::spawn(async move { patient.save(&made).await.map(drop) });
     tokio::task::spawn_blocking(move || {
         std::thread::sleep(Duration::from_millis(50));
@@ -651,7 +651,9 @@ async fn processes_lose_nothing_to_each_other() {
             command.env("FILE_WORKER", format!("worker{worker}")).spawn().unwrap()
         })
         .collect();
-    children.into_iter().for_each(|child| drop(Other::finish(child)));
+    for child in children {
+        Other::finish(child);
+    }
     check_increments(&place, &made.session_key, WORKERS).await;
 }
 
@@ -775,6 +777,14 @@ async fn a_limit_on_files_leaves_the_old_session() {
     check_failure(&empty().await, "trap '' XFSZ; ulimit -f 8", "backend: file too large").await;
 }
 
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(self.0).status().unwrap().success());
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_leaves_the_old_session() {
     let place = empty().await;
@@ -787,12 +797,6 @@ async fn a_full_disk_leaves_the_old_session() {
     if !mount.is_ok_and(|status| status.success()) {
         eprintln!("NOT TESTED: a full disk; mounting a small one takes root");
         return;
-    }
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            assert!(Command::new("umount").arg(self.0).status().unwrap().success());
-        }
     }
     let _mounted = Mounted(path);
     check_failure(&place, "", "backend: no storage space").await;
@@ -867,7 +871,7 @@ async fn missing_rights_are_no_end_of_a_session() {
     place.create(&made).await.unwrap();
     // Readable, so that the directory is found, but for its owner alone to write.
     fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
-    fs::set_permissions(place.path(&made.session_key), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path(&made.session_key), fs::Permissions::from_mode(0o000)).unwrap();
     let name = "other_process_has_no_rights";
     let mut command = Other::command(name, place.directory.path(), &made.session_key, "");
     if is_root() {

@@ -361,9 +361,8 @@ impl Replay {
         let ours = self.session.session_key().await;
         let failed_create = ours.is_none() && step.get("raises").is_some();
         match (&ours, state["session_key"].as_str()) {
-            (None, None) => {}
-            // It is signed again each time, by another clock.
-            (Some(_), Some("<cookie value>")) => {}
+            // A cookie is signed again each time, by another clock.
+            (None, None) | (Some(_), Some("<cookie value>")) => {}
             (Some(ours), Some(theirs)) => {
                 // Known keys stay themselves; a new one of theirs is a new one of ours.
                 let known = self.keys.entry(theirs.to_owned()).or_insert_with(|| ours.clone());

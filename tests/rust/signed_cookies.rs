@@ -207,10 +207,10 @@ async fn a_session_too_long_for_a_browser_is_an_error() {
     let store = SignedCookieStore::new(&settings).unwrap();
     let error = store.save(&record).await.unwrap_err();
     assert!(!error.is_outage() && !error.is_retryable() && !error.is_corrupt());
-    let narrow = store.clone().with_max_length(200);
+    let narrow = store.clone().with_max_length(150);
     assert!(matches!(
         narrow.save(&SessionRecord { data: Arc::default(), ..record.clone() }).await,
-        Err(StoreError::TooLarge { limit: 200, .. })
+        Err(StoreError::TooLarge { limit: 150, .. })
     ));
     let saved = store.with_max_length(None).save(&record).await.unwrap();
     assert!(saved.session_key.unwrap().as_str().len() > 7000);
