@@ -15,8 +15,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
 
+use super::connect::ConnectError;
 use super::directory::{Directory, FileError, Found, Locked, Replaced};
+use super::url::{StoreUrl, UrlError};
 use crate::codec::{SessionCodec, SessionData};
 use crate::session::{
     DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore,
@@ -112,6 +115,65 @@ impl FileStore {
             use_tz: defaults.use_tz,
             time_zone: defaults.time_zone,
         }))
+    }
+
+    /// A store at an address, for the site with these settings: `file:///srv/site/sessions`, or
+    /// `file:sessions` in the current directory, or `file:` for the system's temporary directory, as in
+    /// Django without `SESSION_FILE_PATH`. Characters that mean something in an address are written as
+    /// `%` and two digits.
+    ///
+    /// | option | at first | |
+    /// |---|---|---|
+    /// | `cookie_name` | of the settings | what file names begin with |
+    /// | `lock_timeout` | 5 | seconds to wait for a file that somebody has locked |
+    /// | `sync` | `false` | whether writes wait for the disk, as [`FileStore::with_sync`] |
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; the directory is looked for later.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use django_session::store::FileStore;
+    /// use django_session::{SecretKey, SessionSettings};
+    ///
+    /// let settings = SessionSettings::default().with_secret_key(SecretKey::new("secret")?);
+    /// let store = FileStore::connect("file:///srv/my%20site?lock_timeout=1", &settings)?;
+    /// assert_eq!(store.directory(), std::path::Path::new("/srv/my site"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
+        Self::connect_to(&url.parse()?, settings)
+    }
+
+    pub(super) fn connect_to(
+        url: &StoreUrl,
+        settings: &SessionSettings,
+    ) -> Result<Self, ConnectError> {
+        const ADDRESS: UrlError =
+            UrlError::InvalidAddress { expected: "a path, such as `file:///srv/site/sessions`" };
+        if url.scheme() != "file" {
+            return Err(UrlError::UnknownScheme { nearest: Some("file") }.into());
+        }
+        let (_, path) = url.address().split_once(':').ok_or(ADDRESS)?;
+        let path = match path.strip_prefix("//") {
+            Some(path) if path.starts_with('/') => path,
+            // A name between the slashes would be that of another machine.
+            Some(_) => return Err(ADDRESS.into()),
+            None => path,
+        };
+        let path = percent_decode_str(path).decode_utf8().map_err(|_| ADDRESS)?;
+        let directory = if path.is_empty() { std::env::temp_dir() } else { PathBuf::from(&*path) };
+        let mut store = Self::new(directory, settings.codec()?).with_settings(settings);
+        if let Some(name) = url.text("cookie_name") {
+            store = store.with_cookie_name(name);
+        }
+        if let Some(timeout) = url.seconds("lock_timeout")? {
+            store = store.with_lock_timeout(timeout);
+        }
+        let sync = url.word("sync", "`true` or `false`", |word| word.parse().ok())?;
+        Ok(store.with_sync(sync.unwrap_or(false)))
     }
 
     /// Takes `SESSION_COOKIE_NAME`, `SESSION_COOKIE_AGE`, `USE_TZ` and `TIME_ZONE` of the site.

@@ -4,18 +4,26 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
 //! | [`SignedCookieStore`] | | their own cookie |
-//! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
+//! | `CacheStore` | `cache` | one of Django's caches |
+//! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `FileStore` | `file` | a directory of files, shared with Django |
+//! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(all(feature = "cache", feature = "_sql"))]
+mod cached_db;
+#[cfg(feature = "_url")]
+mod connect;
 #[cfg(all(feature = "file", unix))]
 mod directory;
 #[cfg(all(feature = "file", unix))]
 mod file;
 mod memory;
+#[cfg(feature = "cache")]
+mod memory_cache;
 #[cfg(feature = "_sql")]
 mod retry;
 mod signed_cookies;
@@ -23,18 +31,28 @@ mod signed_cookies;
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "_url")]
+mod url;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(all(feature = "cache", feature = "_sql"))]
+pub use cached_db::CachedDbStore;
+#[cfg(feature = "_url")]
+pub use connect::ConnectError;
 #[cfg(all(feature = "file", unix))]
 pub use directory::FileError;
 #[cfg(all(feature = "file", unix))]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "cache")]
+pub use memory_cache::MemoryCache;
 pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
-pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
+pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
 #[cfg(feature = "_sql")]
 #[doc(no_inline)]
 pub use sqlx;
+#[cfg(feature = "_url")]
+pub use url::{StoreUrl, UrlError};

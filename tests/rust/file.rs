@@ -777,6 +777,34 @@ async fn a_limit_on_files_leaves_the_old_session() {
     check_failure(&empty().await, "trap '' XFSZ; ulimit -f 8", "backend: file too large").await;
 }
 
+#[test]
+fn addresses_are_read() {
+    for (url, directory) in [
+        ("file:///srv/site/sessions", "/srv/site/sessions"),
+        ("FILE:/srv/site?sync=true&cookie_name=sid", "/srv/site"),
+        ("file:sessions", "sessions"),
+        ("file:///a%3Fb%20c", "/a?b c"),
+    ] {
+        let store = FileStore::connect(url, &settings()).unwrap();
+        assert_eq!(store.directory(), Path::new(directory), "{url}");
+    }
+    let temporary = FileStore::connect("file:", &settings()).unwrap();
+    assert_eq!(temporary.directory(), std::env::temp_dir());
+    for (url, message) in [
+        ("file://host/path", "the address must be a path"),
+        ("file:///%ff", "the address must be a path"),
+        ("file:///srv?sync=perhaps", "the option `sync` of the address must be `true` or `false`"),
+        (
+            "file:///srv?lock_timout=1",
+            "an option of the address is unknown; did you mean `lock_timeout`?",
+        ),
+        ("sqlite:file", "the scheme of the address is unknown; did you mean `file`?"),
+    ] {
+        let error = FileStore::connect(url, &settings()).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
 struct Mounted<'a>(&'a Path);
 
 impl Drop for Mounted<'_> {

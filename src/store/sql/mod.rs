@@ -6,6 +6,7 @@
 //! and a failure during an update is an error of its own, where Django calls each of them a deleted
 //! session. The fixture `db_rows` proves the representation on all three databases.
 
+mod connect;
 mod dialect;
 mod error;
 
@@ -17,17 +18,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use sqlx::pool::PoolOptions;
 use sqlx::{AssertSqlSafe, Row};
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-use sqlx::{Connection, Database};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::dialect::{Dialect, Statements, Zone};
-pub use self::error::{ConnectError, SqlError};
+pub use self::error::SqlError;
 use crate::codec::SessionCodec;
 use crate::session::{
-    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
 };
 use crate::store::retry::Tries;
 
@@ -227,40 +225,6 @@ impl SqlStore {
         }
     }
 
-    /// Connects to a database and makes a store for the site with these settings.
-    ///
-    /// The address is `sqlite:db.sqlite3`, `sqlite:///srv/site/db.sqlite3`,
-    /// `postgres://user:password@host/name` or `mysql://…` (also `postgresql://`, `mariadb://`), with
-    /// parameters as [sqlx](https://docs.rs/sqlx) has them. There are ten connections at most, for
-    /// which an operation waits five seconds; for other numbers make a pool and use
-    /// [`SqlStore::new`]. A file of SQLite must exist, is waited for if locked, for five seconds
-    /// too, and keeps its journal mode.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]; see there.
-    pub async fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
-        let codec = settings.codec()?;
-        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
-        let pool = match &*scheme.to_ascii_lowercase() {
-            #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => connect_mysql(url).await,
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => connect_postgres(url).await,
-            #[cfg(feature = "sqlite")]
-            "sqlite" => connect_sqlite(url).await,
-            scheme => Err(ConnectError::no_driver(scheme)),
-        }?;
-        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
-        // over, unless each statement says that it need not be kept.
-        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
-        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
-        Ok(Self::new(pool, codec)
-            .with_use_tz(settings.use_tz)
-            .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent))
-    }
-
     /// Sets the name of the table, for a site whose model has a `db_table` of its own. It is quoted
     /// as one name; a schema cannot be part of it.
     #[must_use]
@@ -334,6 +298,77 @@ impl SqlStore {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
     }
 
+    /// A row of `load`: the session, or why it is none.
+    fn read<R: LoadedRow>(
+        &self,
+        session_key: &SessionKey,
+        row: &R,
+    ) -> Result<Result<SessionRecord, StoreError>, SqlError> {
+        // Some servers give text columns out as bytes; the type that is declared says little.
+        let session_data = row.session_data()?;
+        let expire_date = row.expire_date(&self.zone)?;
+        let decoded = self.codec.decode(session_data).map_err(StoreError::Decode);
+        Ok(decoded.map(|decoded| SessionRecord {
+            session_key: session_key.clone(),
+            data: Arc::new(decoded.data),
+            expire_date,
+            revision: Some(Revision::new(session_data.as_bytes())),
+        }))
+    }
+
+    /// As `load`, and lets `hold` run while nobody can save or delete the session.
+    #[cfg(feature = "cache")]
+    pub(super) async fn load_held<T, F: Future<Output = T> + Send>(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+        hold: impl FnOnce(SessionRecord) -> F + Send,
+    ) -> Result<Option<T>, StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(None);
+        }
+        let now = self.encode_time(now)?;
+        let (key, now) = (session_key.as_str(), &*now);
+        let statement = AssertSqlSafe(Arc::clone(&self.statements.load_held));
+        macro_rules! held {
+            ($pool:ident, $begin:literal) => {
+                async {
+                    let mut transaction = $pool.begin_with($begin).await?;
+                    let query = sqlx::query(statement).persistent(self.persistent);
+                    let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
+                    let found = match row {
+                        Some(row) => match self.read(session_key, &row)? {
+                            Ok(record) => Ok(Some(hold(record).await)),
+                            Err(error) => Err(error),
+                        },
+                        None => Ok(None),
+                    };
+                    // There is nothing to be committed, and the caller need not wait for the end.
+                    drop(transaction);
+                    Ok::<_, SqlError>(found)
+                }
+            };
+        }
+        let transaction = async {
+            match &self.pool {
+                #[cfg(feature = "mysql")]
+                SqlPool::MySql(pool) => held!(pool, "START TRANSACTION").await,
+                #[cfg(feature = "postgres")]
+                SqlPool::Postgres(pool) => held!(pool, "BEGIN").await,
+                #[cfg(feature = "sqlite")]
+                SqlPool::Sqlite(pool) => {
+                    let _turn = self.turn().await;
+                    held!(pool, "BEGIN IMMEDIATE").await
+                }
+            }
+        };
+        let found = match tokio::time::timeout(self.timeout, transaction).await {
+            Ok(found) => found,
+            Err(_) => Err(SqlError::timed_out()),
+        };
+        found.or_else(|error| no_such_key(error, session_key).map(Ok))?
+    }
+
     /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
     /// it.
     fn cannot_exist(&self, session_key: &SessionKey) -> bool {
@@ -382,23 +417,11 @@ impl SessionStore for SqlStore {
             return Ok(None);
         }
         let now = self.encode_time(now)?;
-        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| {
-            let Some(row) = row else { return Ok(None) };
-            // Some servers give text columns out as bytes; the type that is declared says little.
-            let session_data: &str = row.try_get_unchecked(0)?;
-            let expire_date = row.expire_date(&self.zone)?;
-            let revision = Revision::new(session_data.as_bytes());
-            Ok(Some((self.codec.decode(session_data), expire_date, revision)))
-        });
-        match found.or_else(|error| no_such_key(error, session_key))? {
+        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| match row {
+            Some(row) => self.read(session_key, &row).map(Some),
             None => Ok(None),
-            Some((decoded, expire_date, revision)) => Ok(Some(SessionRecord {
-                session_key: session_key.clone(),
-                data: Arc::new(decoded.map_err(StoreError::Decode)?.data),
-                expire_date,
-                revision: Some(revision),
-            })),
-        }
+        });
+        found.or_else(|error| no_such_key(error, session_key))?.transpose()
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -475,13 +498,18 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// The column `expire_date` of a row of `load`.
-trait ExpireDate {
+/// The columns of a row of `load`.
+trait LoadedRow {
+    fn session_data(&self) -> Result<&str, SqlError>;
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError>;
 }
 
 #[cfg(feature = "mysql")]
-impl ExpireDate for sqlx::mysql::MySqlRow {
+impl LoadedRow for sqlx::mysql::MySqlRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
@@ -489,7 +517,11 @@ impl ExpireDate for sqlx::mysql::MySqlRow {
 }
 
 #[cfg(feature = "postgres")]
-impl ExpireDate for sqlx::postgres::PgRow {
+impl LoadedRow for sqlx::postgres::PgRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     /// Not by a type of sqlx: those panic at `infinity`.
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let value = self.try_get_raw(1)?;
@@ -500,7 +532,11 @@ impl ExpireDate for sqlx::postgres::PgRow {
 }
 
 #[cfg(feature = "sqlite")]
-impl ExpireDate for sqlx::sqlite::SqliteRow {
+impl LoadedRow for sqlx::sqlite::SqliteRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
@@ -532,58 +568,4 @@ fn lacks_character(error: &SqlError) -> bool {
     }
     // PostgreSQL's untranslatable_character.
     error.code().is_some_and(|code| code == "22P05")
-}
-
-#[cfg(feature = "sqlite")]
-async fn connect_sqlite(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::sqlite::SqliteConnectOptions = parse(url)?;
-    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-    let pool = PoolOptions::new()
-        .acquire_timeout(TIMEOUT)
-        // Each would have a database of its own, which lives as long as it does.
-        .max_connections(if in_memory { 1 } else { 10 })
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false);
-    let pool = pool.connect_with(options.busy_timeout(TIMEOUT)).await;
-    Ok(SqlPool::Sqlite(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "postgres")]
-async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::postgres::PgConnectOptions = parse(url)?;
-    // PgBouncer refuses this parameter, and no floating-point number is ever read.
-    let options = options.extra_float_digits(None);
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::Postgres(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "mysql")]
-async fn connect_mysql(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::MySql(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
-    url: &str,
-) -> Result<Options, ConnectError> {
-    url.parse().map_err(|error| ConnectError::Connect(SqlError::from(error)))
-}
-
-/// A pool that asks a connection whether it is alive only after a rest, and so not once per
-/// operation.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-fn server_pool<DB: Database>() -> PoolOptions<DB> {
-    const TRUSTED_FOR: Duration = Duration::from_secs(1);
-    PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
-        |connection: &mut DB::Connection, rest| {
-            Box::pin(async move {
-                if rest.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        },
-    )
 }
