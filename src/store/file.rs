@@ -544,3 +544,35 @@ impl SessionStore for FileStore {
         self.run(move |inner| inner.clear_expired(now, ABANDONED_AFTER)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::SecretKey;
+
+    #[test]
+    fn temporary_files_go_when_nobody_has_touched_them_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let codec = SessionCodec::new(&SecretKey::new("secret").unwrap());
+        let store = FileStore::new(directory.path(), codec);
+        let path = |name: &str| directory.path().join(name);
+        for name in [
+            "sessionidabcdefgh_out_a1_b2c3d",
+            "sessionidabcdefgh_out_a1_b2c3",
+            "sessionidabc_out_a1_b2c3d",
+            "anotherabcdefgh_out_a1_b2c3d",
+        ] {
+            std::fs::write(path(name), "half a sess").unwrap();
+        }
+        let now = DateTime::Aware(Timestamp::now());
+        // Whatever its time of modification says.
+        let young = std::fs::File::open(path("sessionidabcdefgh_out_a1_b2c3d")).unwrap();
+        young.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(store.0.clear_expired(now, ABANDONED_AFTER).unwrap(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4);
+        std::thread::sleep(Duration::from_millis(600));
+        assert_eq!(store.0.clear_expired(now, Duration::from_millis(500)).unwrap(), 0);
+        assert!(!path("sessionidabcdefgh_out_a1_b2c3d").exists());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+    }
+}
