@@ -25,6 +25,8 @@ mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
 #[cfg(feature = "_sql")]
+mod replicated;
+#[cfg(feature = "_sql")]
 mod retry;
 mod signed_cookies;
 #[cfg(feature = "_sql")]
@@ -48,6 +50,8 @@ pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
 pub use signed_cookies::SignedCookieStore;
+#[cfg(feature = "_sql")]
+pub use replicated::ReplicatedStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.

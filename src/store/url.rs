@@ -185,6 +185,11 @@ impl StoreUrl {
         self.scheme
     }
 
+    /// Whether it leads to a database.
+    pub(super) fn is_sql(&self) -> bool {
+        matches!(self.scheme, "mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite")
+    }
+
     /// All before the options. It may hold a password.
     pub(super) fn address(&self) -> &str {
         &self.address

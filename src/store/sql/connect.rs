@@ -51,9 +51,7 @@ impl SqlStore {
             "postgres" | "postgresql" => postgres(url).await,
             #[cfg(feature = "sqlite")]
             "sqlite" => sqlite(url).await,
-            scheme @ ("mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite") => {
-                return Err(ConnectError::no_driver(scheme));
-            }
+            scheme if url.is_sql() => return Err(ConnectError::no_driver(scheme)),
             // Another kind of store.
             _ => return Err(UrlError::UnknownScheme { nearest: None }.into()),
         }?;
