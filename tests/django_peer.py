@@ -1,4 +1,4 @@
-"""The other side of the Rust differential tests: an installed Django that writes and reads sessions.
+"""The other side of the Rust differential tests: an installed Django with its session engines.
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
@@ -110,8 +110,8 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
 def churn(engine: Any, saves: int) -> dict[str, Any]:
     """Make a session, save it again and again beside others, and delete it.
 
-    Says its key at once, and in the end how many of the values that were saved were missing when the
-    session was next loaded.
+    Says its key at once, and in the end how many of the values that were saved were missing when
+    the session was next loaded.
     """
     store = engine.SessionStore()
     store.create()
@@ -132,7 +132,7 @@ def serve(name: str) -> None:
     for line in sys.stdin:
         try:
             said = answer(engine, json.loads(line))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is an answer
             said = {"raised": type(error).__name__}
         print(json.dumps(said), flush=True)
 

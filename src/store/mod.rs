@@ -49,9 +49,9 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
-pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use replicated::ReplicatedStore;
+pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.

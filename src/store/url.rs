@@ -186,6 +186,10 @@ impl StoreUrl {
     }
 
     /// Whether it leads to a database.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "each kind of store takes what it needs")
+    )]
     pub(super) fn is_sql(&self) -> bool {
         matches!(self.scheme, "mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite")
     }
