@@ -46,8 +46,10 @@ const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 /// Stores of this crate lock the file while they compare and replace it, so between them no change is
 /// lost. A Django takes no lock and compares nothing:
 ///
-/// * What it has saved since a session was loaded here is found and merged, even between the two steps
-///   of a save. Its own save still replaces what others have saved since it loaded the session.
+/// * What it has saved since a session was loaded here is found and merged. If it saves between the last
+///   look and the step that replaces the file, its file is put back at once; should it load the session
+///   again in just that moment, it loads one without its own last change. Its own save still replaces
+///   what others have saved since it loaded the session.
 /// * What it has deleted stays deleted. That, and the former, needs a file system that can exchange two
 ///   names, as those of Linux and macOS can; elsewhere, network file systems among them, a moment
 ///   between two system calls remains in which they are lost.
