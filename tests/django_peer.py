@@ -1,13 +1,16 @@
-"""The other side of the Rust differential test: an installed Django that writes and reads sessions.
+"""The other side of the Rust differential tests: an installed Django with its session engines.
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
+    django_peer.py engine SETTINGS    does with an engine what each line says, and answers in a line
 
-``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes.
+``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. SETTINGS is a
+JSON object of Django's settings, ``SESSION_ENGINE`` among them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import struct
@@ -68,10 +71,81 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
+def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Do one thing with an engine, and say what a caller sees."""
+    op = command["op"]
+    if op == "clear_expired":
+        engine.SessionStore.clear_expired()
+        return {}
+    if op == "churn":
+        return churn(engine, command["saves"])
+    store = engine.SessionStore(command.get("key"))
+    found: Any = None
+    if op == "exists":
+        found = store.exists(command["key"])
+    elif op == "expiry_date":
+        data = dict(store.items())
+        # Without a key it would look for the file of a new one.
+        found = store._expiry_date(data) if store.session_key else None
+        found = found.isoformat() if hasattr(found, "isoformat") else found
+    elif op == "set":
+        store.update(command["data"])
+        store.save()
+    elif op == "create":
+        store.update(command["data"])
+        store.create()
+    elif op in ("cycle_key", "flush", "delete", "save"):
+        getattr(store, op)()
+    elif op != "load":
+        raise ValueError(op)
+    data = None if op in ("delete", "exists") else dict(store.items())
+    return {
+        "found": found,
+        "key": store.session_key,
+        "json": None if data is None else json.dumps(data, separators=(",", ":")),
+        "modified": store.modified,
+    }
+
+
+def churn(engine: Any, saves: int) -> dict[str, Any]:
+    """Make a session, save it again and again beside others, and delete it.
+
+    Says its key at once, and in the end how many of the values that were saved were missing when
+    the session was next loaded.
+    """
+    store = engine.SessionStore()
+    store.create()
+    print(json.dumps({"key": store.session_key}), flush=True)
+    missing = 0
+    for index in range(saves):
+        store = engine.SessionStore(store.session_key)
+        missing += sum(f"django_{before}" not in store for before in range(index))
+        # What is missing comes back, so that it is counted once.
+        store.update({f"django_{before}": before for before in range(index + 1)})
+        store.save()
+    store.delete()
+    return {"missing": missing}
+
+
+def serve(name: str) -> None:
+    engine = importlib.import_module(name)
+    for line in sys.stdin:
+        try:
+            said = answer(engine, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is an answer
+            said = {"raised": type(error).__name__}
+        print(json.dumps(said), flush=True)
+
+
 def main() -> None:
     import django
     from django.conf import settings
 
+    if sys.argv[1] == "engine":
+        settings.configure(**{"SECRET_KEY": SECRET_KEY, **json.loads(sys.argv[2])})
+        django.setup()
+        serve(settings.SESSION_ENGINE)
+        return
     settings.configure(SECRET_KEY=SECRET_KEY)
     django.setup()
     from django.contrib.sessions.backends.db import SessionStore
