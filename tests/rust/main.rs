@@ -20,6 +20,7 @@ mod pickle_oracle;
 mod properties;
 mod proxy;
 mod replicated;
+mod round_trips;
 mod servers;
 mod session;
 mod signed_cookies;
