@@ -3,14 +3,22 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | `CacheStore` | `cache` | a `Cache`, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
+//!
+//! | cache | feature | what Django calls it |
+//! |---|---|---|
+//! | `DatabaseCache` | `cache` and one of `sqlite`, `postgres`, `mysql` | `DatabaseCache` |
+//! | `MemcachedCache` | `memcached` | `PyMemcacheCache`, `PyLibMCCache` |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
-#[cfg(feature = "_sql")]
+#[cfg(any(feature = "_sql", feature = "memcached"))]
 mod retry;
 #[cfg(feature = "_sql")]
 mod sql;
@@ -19,6 +27,10 @@ pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(feature = "memcached")]
+pub use memcached::{
+    MemcachedCache, MemcachedDistribution, MemcachedError, MemcachedLocationError,
+};
 pub use memory::MemoryStore;
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
