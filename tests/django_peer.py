@@ -2,6 +2,7 @@
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
+    django_peer.py serve              settings in the first line, then a request a line: see `Server`
 
 ``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes.
 """
@@ -68,7 +69,94 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
+class Server:
+    """Sessions of one engine, changed by requests of the other side.
+
+    A request is an object with ``op``, the name of a method, and its arguments; the answer is what the
+    method returns, or ``{"raises": …}``.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        import django
+        from django.conf import settings
+
+        if "mysql" in str(options.get("DATABASES")):
+            import pymysql
+
+            # PyMySQL stands in for mysqlclient, whose version Django checks.
+            pymysql.version_info = (2, 2, 8, "final", 0)
+            pymysql.__version__ = "2.2.8"
+            pymysql.install_as_MySQLdb()
+        settings.configure(SECRET_KEY=SECRET_KEY, **options)
+        django.setup()
+        from importlib import import_module
+
+        self.store = import_module(settings.SESSION_ENGINE).SessionStore
+
+    def createcachetable(self) -> None:
+        from django.core.management import call_command
+
+        call_command("createcachetable", verbosity=0)
+
+    def create(self, data: dict[str, Any], age: int) -> str:
+        session = self.store()
+        session.set_expiry(age)
+        session.update(data)
+        session.create()
+        return str(session.session_key)
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        session = self.store(session_key=key)
+        data = {name: value for name, value in session.items() if name != "_session_expiry"}
+        return data if session.session_key else None
+
+    def save(self, key: str, data: dict[str, Any], age: int) -> None:
+        session = self.store(session_key=key)
+        # Filled without being loaded: a session that is gone is then an error.
+        session._session_cache = dict(data)
+        session.set_expiry(age)
+        session.save()
+
+    def increment(self, key: str, name: str, times: int) -> None:
+        for _ in range(times):
+            session = self.store(session_key=key)
+            session[name] = session.get(name, 0) + 1
+            session.save()
+
+    def exists(self, key: str) -> bool:
+        return bool(self.store().exists(key))
+
+    def delete(self, key: str) -> None:
+        self.store().delete(key)
+
+    def nodes(self, keys: list[str]) -> list[str]:
+        """Return the server that pymemcache takes for each key."""
+        from django.core.cache import caches
+
+        return [caches["default"]._cache._get_client(key).server for key in keys]
+
+    def set(self, keys: list[str]) -> None:
+        """Set each key to itself, past the key function."""
+        from django.core.cache import caches
+
+        for key in keys:
+            caches["default"]._cache.set(key, key)
+
+    def run(self) -> None:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                answer = getattr(self, request.pop("op"))(**request)
+            except Exception as error:
+                answer = {"raises": type(error).__name__, "message": str(error)}
+            print(json.dumps(answer), flush=True)
+
+
 def main() -> None:
+    if sys.argv[1] == "serve":
+        Server(json.loads(sys.stdin.readline())).run()
+        return
+
     import django
     from django.conf import settings
 

@@ -134,7 +134,8 @@ impl CacheStore {
         #[expect(clippy::cast_precision_loss, reason = "a fraction of a microsecond")]
         let expiry = (Timestamp::now() + timeout).as_microsecond() as f64 / 1e6;
         let value = self.codec.encode(&record.data, Some(expiry));
-        Ok((value.map_err(StoreError::CacheEncode)?, timeout))
+        // Writing a large one takes a while, too.
+        Ok((value.map_err(StoreError::CacheEncode)?, self.timeout(record.expire_date)?))
     }
 
     /// How long it is to a date.
@@ -180,6 +181,8 @@ impl SessionStore for CacheStore {
         _now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
         let Some(entry) = self.cache.get(&self.key(session_key)).await? else { return Ok(None) };
+        // While it is the present from which the entry's time counts: reading a large one takes a while.
+        let expire_date = self.expire_date(entry.timeout);
         let found = match entry.flags {
             Some(flags) => self.codec.decode_flagged(&entry.value, flags),
             None => self.codec.decode(&entry.value),
@@ -187,7 +190,7 @@ impl SessionStore for CacheStore {
         Ok(Some(SessionRecord {
             session_key: session_key.clone(),
             data: Arc::new(found.map_err(StoreError::CacheDecode)?.data),
-            expire_date: self.expire_date(entry.timeout),
+            expire_date,
             revision: Some(entry.revision),
         }))
     }

@@ -723,7 +723,8 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, terms: Terms) {
     assert_same(terms, load(store, &there.session_key, now).await, &there);
 }
 
-/// A key with characters that mean something in a query or a pattern is a key like any other.
+/// A key with characters that mean something in a query or a pattern is a key like any other. A store
+/// may refuse to create one with a space.
 ///
 /// # Panics
 ///
@@ -737,10 +738,15 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, terms:
         session_key: key,
         ..record(now, HOUR, "")
     });
+    let mut stored = Vec::new();
     for record in &records {
-        create(store, record).await;
+        match store.create(record).await {
+            Ok(_) => stored.push(record),
+            Err(StoreError::Backend(_)) if record.session_key.as_str().contains(' ') => {}
+            Err(error) => panic!("a new session is created: {error:?}"),
+        }
     }
-    for record in &records {
+    for record in stored {
         save(store, record).await;
         assert_same(terms, load(store, &record.session_key, now).await, record);
     }

@@ -74,7 +74,8 @@ fn murmur3_32(bytes: impl Iterator<Item = u8>) -> u32 {
 fn one_at_a_time(bytes: &[u8]) -> u32 {
     let mut hash = 0_u32;
     for &byte in bytes {
-        hash = hash.wrapping_add(u32::from(byte));
+        // A `char` of C, which has a sign where libmemcached is mostly built.
+        hash = hash.wrapping_add_signed(byte.cast_signed().into());
         hash = hash.wrapping_add(hash << 10);
         hash ^= hash >> 6;
     }
