@@ -15,6 +15,8 @@
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(all(feature = "_sql", feature = "cache"))]
+mod database_cache;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
@@ -27,6 +29,8 @@ pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(all(feature = "_sql", feature = "cache"))]
+pub use database_cache::DatabaseCache;
 #[cfg(feature = "memcached")]
 pub use memcached::{
     MemcachedCache, MemcachedDistribution, MemcachedError, MemcachedLocationError,

@@ -38,16 +38,16 @@ enum Kind {
 }
 
 impl SqlError {
-    pub(super) fn unreadable(column: &'static str) -> Self {
+    pub(in crate::store) fn unreadable(column: &'static str) -> Self {
         Self(Kind::Column(column))
     }
 
-    pub(super) fn timed_out() -> Self {
+    pub(in crate::store) fn timed_out() -> Self {
         Self(Kind::TimedOut)
     }
 
     /// What it means for another try.
-    pub(super) fn failure(&self) -> Failure {
+    pub(in crate::store) fn failure(&self) -> Failure {
         match &self.0 {
             Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
                 Failure::Broken

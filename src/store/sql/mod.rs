@@ -6,7 +6,7 @@
 //! and a failure during an update is an error of its own, where Django calls each of them a deleted
 //! session. The fixture `db_rows` proves the representation on all three databases.
 
-mod dialect;
+pub(super) mod dialect;
 mod error;
 
 use std::fmt;
@@ -36,7 +36,7 @@ const TABLE: &str = "django_session";
 /// How many sessions one statement of `clear_expired` removes, unless told otherwise.
 const CLEAR_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 /// How long to wait for a connection, for an answer, and on SQLite for a lock: as long as Django there.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
@@ -143,7 +143,7 @@ impl From<sqlx::SqlitePool> for SqlPool {
 }
 
 impl SqlPool {
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         match self {
             #[cfg(feature = "mysql")]
             Self::MySql(_) => Dialect::MySql,
@@ -153,6 +153,46 @@ impl SqlPool {
             Self::Sqlite(_) => Dialect::Sqlite,
         }
     }
+
+    /// What is taken by who writes, where only one can at a time: SQLite lets those who wait for its
+    /// lock sleep, and some of them oversleep.
+    pub(super) fn writer(&self) -> Option<Arc<Mutex<()>>> {
+        (self.dialect() == Dialect::Sqlite).then(Arc::default)
+    }
+
+    /// Connects to the database at `url`, and says whether statements may be prepared once per
+    /// connection.
+    pub(super) async fn connect(url: &str) -> Result<(Self, bool), ConnectError> {
+        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
+        let pool = match &*scheme.to_ascii_lowercase() {
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => connect_mysql(url).await,
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => connect_postgres(url).await,
+            #[cfg(feature = "sqlite")]
+            "sqlite" => connect_sqlite(url).await,
+            scheme => Err(ConnectError::no_driver(scheme)),
+        }?;
+        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
+        // over, unless each statement says that it need not be kept.
+        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
+        Ok((pool, persistent))
+    }
+
+    /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
+    /// it.
+    pub(super) fn cannot_have(&self, key: &str) -> bool {
+        self.dialect() == Dialect::Postgres && key.contains('\0')
+    }
+}
+
+/// Waits until it is this task's turn to write.
+pub(super) async fn turn(writer: Option<&Mutex<()>>) -> Option<MutexGuard<'_, ()>> {
+    match writer {
+        Some(writer) => Some(writer.lock().await),
+        None => None,
+    }
 }
 
 /// Runs a statement on whatever database it is: `execute` for the number of rows it met,
@@ -160,7 +200,7 @@ impl SqlPool {
 macro_rules! run {
     ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
         {
-            let _turn = $store.turn().await;
+            let _turn = turn($store.writer.as_deref()).await;
             run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
         }
     };
@@ -203,6 +243,8 @@ macro_rules! run {
     }};
 }
 
+pub(super) use run;
+
 impl SqlStore {
     /// A store on connections of yours, for sessions that this codec signs.
     ///
@@ -211,8 +253,7 @@ impl SqlStore {
     pub fn new(pool: impl Into<SqlPool>, codec: SessionCodec) -> Self {
         let pool = pool.into();
         let statements = Arc::new(pool.dialect().statements(TABLE));
-        // SQLite lets those who wait for its lock sleep, and some of them oversleep.
-        let writer = (pool.dialect() == Dialect::Sqlite).then(Arc::default);
+        let writer = pool.writer();
         let zone = Zone { use_tz: true, time_zone: TimeZone::UTC };
         Self {
             pool,
@@ -241,20 +282,7 @@ impl SqlStore {
     /// [`ConnectError`]; see there.
     pub async fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
         let codec = settings.codec()?;
-        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
-        let pool = match &*scheme.to_ascii_lowercase() {
-            #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => connect_mysql(url).await,
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => connect_postgres(url).await,
-            #[cfg(feature = "sqlite")]
-            "sqlite" => connect_sqlite(url).await,
-            scheme => Err(ConnectError::no_driver(scheme)),
-        }?;
-        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
-        // over, unless each statement says that it need not be kept.
-        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
-        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
+        let (pool, persistent) = SqlPool::connect(url).await?;
         Ok(Self::new(pool, codec)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
@@ -315,14 +343,6 @@ impl SqlStore {
         &self.pool
     }
 
-    /// Waits until it is this task's turn to write.
-    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        match &self.writer {
-            Some(writer) => Some(writer.lock().await),
-            None => None,
-        }
-    }
-
     fn encode(&self, record: &SessionRecord) -> Result<(String, String), StoreError> {
         let expire_date = self.encode_time(record.expire_date)?;
         let now = Timestamp::now().as_second();
@@ -332,12 +352,6 @@ impl SqlStore {
 
     fn encode_time(&self, time: DateTime) -> Result<String, StoreError> {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
-    }
-
-    /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
-    /// it.
-    fn cannot_exist(&self, session_key: &SessionKey) -> bool {
-        self.pool.dialect() == Dialect::Postgres && session_key.as_str().contains('\0')
     }
 }
 
@@ -354,12 +368,12 @@ impl fmt::Debug for SqlStore {
 #[async_trait]
 impl SessionStore for SqlStore {
     async fn exists(&self, session_key: &SessionKey) -> Result<bool, StoreError> {
-        if self.cannot_exist(session_key) {
+        if self.pool.cannot_have(session_key.as_str()) {
             return Ok(false);
         }
         let found =
             run!(self, exists[session_key.as_str()] fetch_optional, |row| Ok(row.is_some()));
-        found.or_else(|error| no_such_key(error, session_key))
+        found.or_else(|error| no_such_key(error, session_key.as_str()))
     }
 
     async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -378,7 +392,7 @@ impl SessionStore for SqlStore {
         session_key: &SessionKey,
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
-        if self.cannot_exist(session_key) {
+        if self.pool.cannot_have(session_key.as_str()) {
             return Ok(None);
         }
         let now = self.encode_time(now)?;
@@ -386,11 +400,11 @@ impl SessionStore for SqlStore {
             let Some(row) = row else { return Ok(None) };
             // Some servers give text columns out as bytes; the type that is declared says little.
             let session_data: &str = row.try_get_unchecked(0)?;
-            let expire_date = row.expire_date(&self.zone)?;
+            let expire_date = row.time("expire_date", &self.zone)?;
             let revision = Revision::new(session_data.as_bytes());
             Ok(Some((self.codec.decode(session_data), expire_date, revision)))
         });
-        match found.or_else(|error| no_such_key(error, session_key))? {
+        match found.or_else(|error| no_such_key(error, session_key.as_str()))? {
             None => Ok(None),
             Some((decoded, expire_date, revision)) => Ok(Some(SessionRecord {
                 session_key: session_key.clone(),
@@ -404,7 +418,7 @@ impl SessionStore for SqlStore {
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let gone =
             if record.revision.is_some() { StoreError::Conflict } else { StoreError::Update };
-        if self.cannot_exist(&record.session_key) {
+        if self.pool.cannot_have(record.session_key.as_str()) {
             return Err(gone);
         }
         let (session_data, expire_date) = self.encode(record)?;
@@ -417,30 +431,30 @@ impl SessionStore for SqlStore {
             }
         };
         // MySQL counts the rows it found, not those it changed: sqlx asks it to.
-        match saved.or_else(|error| no_such_key(error, &record.session_key))? {
+        match saved.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
             0 => Err(gone),
             _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
     }
 
     async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
-        if self.cannot_exist(&record.session_key) {
+        if self.pool.cannot_have(record.session_key.as_str()) {
             return Err(StoreError::Update);
         }
         let expire_date = self.encode_time(record.expire_date)?;
         let touched = run!(self, touch[&*expire_date, record.session_key.as_str()] execute);
-        match touched.or_else(|error| no_such_key(error, &record.session_key))? {
+        match touched.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
             0 => Err(StoreError::Update),
             _ => Ok(Saved { revision: record.revision.clone(), ..Saved::default() }),
         }
     }
 
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
-        if self.cannot_exist(session_key) {
+        if self.pool.cannot_have(session_key.as_str()) {
             return Ok(());
         }
         let deleted = run!(self, delete[session_key.as_str()] execute);
-        deleted.or_else(|error| no_such_key(error, session_key))?;
+        deleted.or_else(|error| no_such_key(error, session_key.as_str()))?;
         Ok(())
     }
 
@@ -450,11 +464,11 @@ impl SessionStore for SqlStore {
         revision: &Revision,
     ) -> Result<(), StoreError> {
         let data = revision.as_text().ok_or(StoreError::Conflict)?;
-        if self.cannot_exist(session_key) {
+        if self.pool.cannot_have(session_key.as_str()) {
             return Err(StoreError::Conflict);
         }
         let deleted = run!(self, delete_revision[session_key.as_str(), data] execute);
-        match deleted.or_else(|error| no_such_key(error, session_key))? {
+        match deleted.or_else(|error| no_such_key(error, session_key.as_str()))? {
             0 => Err(StoreError::Conflict),
             _ => Ok(()),
         }
@@ -475,47 +489,47 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// The column `expire_date` of a row of `load`.
-trait ExpireDate {
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError>;
+/// The second column of a row, which is a time.
+pub(super) trait TimeColumn {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError>;
 }
 
 #[cfg(feature = "mysql")]
-impl ExpireDate for sqlx::mysql::MySqlRow {
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+impl TimeColumn for sqlx::mysql::MySqlRow {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
-        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
     }
 }
 
 #[cfg(feature = "postgres")]
-impl ExpireDate for sqlx::postgres::PgRow {
+impl TimeColumn for sqlx::postgres::PgRow {
     /// Not by a type of sqlx: those panic at `infinity`.
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let value = self.try_get_raw(1)?;
         let bytes = value.as_bytes().ok().and_then(|bytes| bytes.try_into().ok());
-        let bytes = bytes.ok_or(SqlError::unreadable("expire_date"))?;
+        let bytes = bytes.ok_or(SqlError::unreadable(column))?;
         Ok(dialect::decode_micros(zone, i64::from_be_bytes(bytes)))
     }
 }
 
 #[cfg(feature = "sqlite")]
-impl ExpireDate for sqlx::sqlite::SqliteRow {
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+impl TimeColumn for sqlx::sqlite::SqliteRow {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
-        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
     }
 }
 
-fn is_unique_violation(error: &SqlError) -> bool {
+pub(super) fn is_unique_violation(error: &SqlError) -> bool {
     let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
     error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// What a lookup finds (nothing) if the database failed only because its encoding lacks a character
 /// of the key.
-fn no_such_key<T: Default>(error: SqlError, session_key: &SessionKey) -> Result<T, StoreError> {
-    if !session_key.as_str().is_ascii() && lacks_character(&error) {
+pub(super) fn no_such_key<T: Default>(error: SqlError, key: &str) -> Result<T, StoreError> {
+    if !key.is_ascii() && lacks_character(&error) {
         return Ok(T::default());
     }
     Err(error.into())
