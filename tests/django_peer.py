@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 import sys
+import time
 from typing import Any
 
 SECRET_KEY = "the secret of the differential test"
@@ -88,6 +90,9 @@ class Server:
             pymysql.__version__ = "2.2.8"
             pymysql.install_as_MySQLdb()
         settings.configure(SECRET_KEY=SECRET_KEY, **options)
+        # As a settings module does, which `configure` does not.
+        os.environ["TZ"] = settings.TIME_ZONE
+        time.tzset()
         django.setup()
         from importlib import import_module
 

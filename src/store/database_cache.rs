@@ -27,9 +27,9 @@ use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreErro
 
 /// The table of a `DatabaseCache` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
-/// Clones share the connections. Every operation is one statement; a second one follows where a key to
-/// add is taken, by what may have expired, and where another revision was expected, to tell whether
-/// there is one.
+/// Clones share the connections. Every operation is one statement. A second one follows where a key to
+/// add is taken, by what may have expired, where there is nothing to delete but what has expired, and
+/// where another revision was expected, to tell whether there is one.
 ///
 /// The revision of an entry is its value. Entries end at whole seconds, up to one before what was asked for.
 ///
@@ -305,14 +305,18 @@ impl Cache for DatabaseCache {
         Ok(touched.or_else(|error| no_such_key(error, key))? > 0)
     }
 
-    /// An expired entry too, since others may have another opinion of what time it is.
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError> {
         if self.pool.cannot_have(key) {
             return Ok(Written::Missing);
         }
+        let now = self.now()?;
         let deleted = match revision.map(Revision::as_text) {
-            None => run!(self, delete[key] execute),
-            Some(Some(before)) => run!(self, delete_revision[key, before] execute),
+            None => match run!(self, delete[key, &*now] execute) {
+                // To others, by whose clock it has not expired yet, it should be gone too.
+                Ok(0) => run!(self, delete_expired[key] execute).map(|_| 0),
+                deleted => deleted,
+            },
+            Some(Some(before)) => run!(self, delete_revision[key, &*now, before] execute),
             Some(None) => Ok(0),
         };
         let deleted = deleted.or_else(|error| no_such_key(error, key))?;
@@ -336,9 +340,11 @@ struct Statements {
     replace_revision: Arc<str>,
     /// Expires, key, now.
     touch: Arc<str>,
-    /// Key.
+    /// Key, now.
     delete: Arc<str>,
-    /// Key, value.
+    /// Key.
+    delete_expired: Arc<str>,
+    /// Key, now, value.
     delete_revision: Arc<str>,
 }
 
@@ -381,8 +387,14 @@ impl Statements {
                 time(third),
             )
             .into(),
-            delete: format!("DELETE {of_key}").into(),
-            delete_revision: format!("DELETE {of_key} AND {}", is_value(second)).into(),
+            delete: format!("DELETE {of_key} AND expires >= {}", time(second)).into(),
+            delete_expired: format!("DELETE {of_key}").into(),
+            delete_revision: format!(
+                "DELETE {of_key} AND expires >= {} AND {}",
+                time(second),
+                is_value(third),
+            )
+            .into(),
         }
     }
 }

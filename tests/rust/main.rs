@@ -5,6 +5,7 @@ mod api;
 mod cache;
 mod codec;
 mod conflicts;
+mod database_cache;
 mod diagnose;
 mod differential;
 mod formats;

@@ -3,9 +3,6 @@
 //! The servers are the tests' own, since they are stopped and killed: the program `memcached` has to be
 //! on the path.
 
-use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -21,10 +18,7 @@ use django_session::store::{
     Cache, CacheStore, MemcachedCache, MemcachedDistribution, MemcachedError,
     MemcachedLocationError, Written,
 };
-use django_session::{
-    DateTime, SecretKey, Session, SessionData, SessionKey, SessionSettings, SessionStore,
-    StoreError,
-};
+use django_session::{DateTime, Session, SessionData, SessionKey, SessionStore, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::lost_updates;
 use crate::peer::{self, Peer, Random};
+use crate::stores::{settings, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -194,17 +189,6 @@ fn record(text: &str) -> SessionRecord {
 async fn text_of(store: &CacheStore, key: &SessionKey) -> Option<String> {
     let loaded = store.load(key, now()).await.unwrap()?;
     loaded.data.get("secret").unwrap()
-}
-
-/// `Display` and `Debug` of an error and of all that is behind it.
-fn whole(error: &(dyn Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let _ = write!(text, "{error}\n{error:?}\n{error:#?}\n");
-        next = error.source();
-    }
-    text
 }
 
 /// What memcached answered, of an error that is a [`StoreError::Backend`].
@@ -493,11 +477,6 @@ async fn entries_end_when_they_should() {
     // One that never ends is not ours, but may be there.
     server.ask("set forever 1 0 1\r\n1\r\n").await;
     assert_eq!(cache.get("forever").await.unwrap().unwrap().timeout, None);
-}
-
-fn settings() -> SessionSettings {
-    let key = SecretKey::new("correct horse battery staple").unwrap();
-    SessionSettings::default().with_secret_key(key)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1076,5 +1055,4 @@ fn a_location_that_names_no_servers_is_refused() {
 fn caches_can_be_shared() {
     fn assert_shared<T: Clone + Send + Sync + 'static>() {}
     assert_shared::<MemcachedCache>();
-    let _: BTreeMap<(), MemcachedCache> = BTreeMap::new();
 }

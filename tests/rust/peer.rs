@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use django_session::session::SessionRecord;
 use django_session::{DateTime, SessionData, SessionKey, SessionStore};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 /// A Django that answers one request after the other.
@@ -294,9 +294,4 @@ fn shown(record: &SessionRecord) -> Value {
     let mut data: Map<String, Value> = serde_json::from_str(&json).unwrap();
     data.remove("_session_expiry");
     Value::from(data)
-}
-
-/// The present, for a site with `USE_TZ`.
-pub(crate) fn aware_now() -> DateTime {
-    DateTime::Aware(Timestamp::now())
 }

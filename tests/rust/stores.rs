@@ -32,17 +32,17 @@ use crate::vectors::{self, text, to_python_json};
 const NAIVE: &str = "America/New_York";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(crate) enum Kind {
     MySql,
     Postgres,
     Sqlite,
 }
 
 /// A table of its own in a database.
-struct Place {
-    kind: Kind,
-    url: String,
-    table: String,
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
+    pub(crate) table: String,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -57,7 +57,7 @@ impl Place {
         Some(place)
     }
 
-    fn without_table(kind: Kind) -> Option<Self> {
+    pub(crate) fn without_table(kind: Kind) -> Option<Self> {
         let (url, directory) = match kind {
             Kind::MySql => (server("TEST_MYSQL_URL")?, None),
             Kind::Postgres => (server("TEST_POSTGRES_URL")?, None),
@@ -89,15 +89,15 @@ impl Place {
         SqlStore::connect(&self.url, settings).await.unwrap().with_table(&self.table)
     }
 
-    async fn pool(&self) -> SqlPool {
+    pub(crate) async fn pool(&self) -> SqlPool {
         self.store().await.pool().clone()
     }
 
-    async fn execute(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.pool().await, &sql.replace("{table}", &self.table)).await;
     }
 
-    async fn select(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn select(&self, sql: &str) -> Vec<String> {
         select(&self.pool().await, &sql.replace("{table}", &self.table)).await
     }
 }
@@ -167,12 +167,12 @@ async fn try_select(pool: &SqlPool, sql: &str) -> sqlx::Result<Vec<String>> {
     })
 }
 
-fn settings() -> SessionSettings {
+pub(crate) fn settings() -> SessionSettings {
     SessionSettings::default()
         .with_secret_key(SecretKey::new("correct horse battery staple").unwrap())
 }
 
-fn naive_settings() -> SessionSettings {
+pub(crate) fn naive_settings() -> SessionSettings {
     let mut settings = settings();
     settings.use_tz = false;
     settings.time_zone = TimeZone::get(NAIVE).unwrap();
@@ -328,18 +328,18 @@ async fn a_table_may_have_any_name() {
 }
 
 /// Every statement that sqlx runs in this process.
-mod statements {
+pub(crate) mod statements {
     use super::*;
 
     static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
     static START: Once = Once::new();
 
-    pub(super) fn watch() {
+    pub(crate) fn watch() {
         START.call_once(|| tracing::subscriber::set_global_default(Watch).unwrap());
     }
 
     /// Those that name a table.
-    pub(super) fn of(table: &str) -> Vec<String> {
+    pub(crate) fn of(table: &str) -> Vec<String> {
         let seen = SEEN.lock().unwrap();
         seen.iter().filter(|statement| statement.contains(table)).cloned().collect()
     }
@@ -384,7 +384,7 @@ mod statements {
 }
 
 /// Counts what `store` does in a table whose connections are `pool`.
-async fn count(place: &Place, pool: &SqlPool, step: impl Future<Output = ()>) -> usize {
+pub(crate) async fn count(place: &Place, pool: &SqlPool, step: impl Future<Output = ()>) -> usize {
     // The log of SQLite comes from another thread; a statement behind the last makes sure of it.
     select(pool, "SELECT '1'").await;
     let before = statements::of(&place.table).len();
@@ -702,7 +702,7 @@ async fn a_row_that_never_expires_is_loaded() {
 }
 
 /// `Display` and `Debug` of an error and of all that is behind it.
-fn whole(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn whole(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
