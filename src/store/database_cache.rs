@@ -13,14 +13,13 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{AssertSqlSafe, Row};
-use tokio::sync::Mutex;
 
 use super::cache::{Cache, CacheEntry, Written};
+use super::connect::ConnectError;
 use super::retry::Tries;
-use super::sql::dialect::{Dialect, Zone};
 use super::sql::{
-    ConnectError, SqlError, SqlPool, TIMEOUT, TimeColumn, is_unique_violation, no_such_key, run,
-    turn,
+    Dialect, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_unique_violation, no_such_key,
+    run,
 };
 use crate::codec::cache::database_expires;
 use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreError};
@@ -91,8 +90,7 @@ pub struct DatabaseCache {
     zone: Zone,
     persistent: bool,
     timeout: Duration,
-    /// Taken by who writes, where only one can at a time.
-    writer: Option<Arc<Mutex<()>>>,
+    writer: Writer,
 }
 
 impl DatabaseCache {
@@ -104,7 +102,7 @@ impl DatabaseCache {
         let pool = pool.into();
         Self {
             statements: Arc::new(Statements::new(pool.dialect(), table)),
-            writer: pool.writer(),
+            writer: Writer::new(pool.dialect()),
             pool,
             table: table.into(),
             zone: Zone { use_tz: true, time_zone: TimeZone::UTC },
@@ -124,7 +122,7 @@ impl DatabaseCache {
         table: &str,
         settings: &SessionSettings,
     ) -> Result<Self, ConnectError> {
-        let (pool, persistent) = SqlPool::connect(url).await?;
+        let (pool, persistent) = SqlPool::connect_to(&url.parse()?).await?;
         Ok(Self::new(pool, table)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
@@ -224,13 +222,12 @@ impl Cache for DatabaseCache {
         let now = self.now()?;
         let found = run!(self, get[key, &*now] fetch_optional, |row| {
             let Some(row) = row else { return Ok(None) };
-            // Some servers give text columns out as bytes; the type that is declared says little.
-            let (value, found): (&str, &str) = (row.try_get_unchecked(0)?, row.try_get_unchecked(2)?);
+            let found: &str = row.try_get_unchecked(2)?;
             if found != key {
                 return Ok(None);
             }
             let expires = row.time("expires", &self.zone)?;
-            Ok(Some((CacheEntry::new(value.into()), expires)))
+            Ok(Some((CacheEntry::new(row.text()?.into()), expires)))
         });
         let Some((mut entry, expires)) = found.or_else(|error| no_such_key(error, key))? else {
             return Ok(None);

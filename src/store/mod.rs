@@ -3,42 +3,64 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
-//! | `CacheStore` | `cache` | a `Cache`, shared with Django |
+//! | `CacheStore` | `cache` | one of Django's caches |
+//! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! | cache | feature | what Django calls it |
 //! |---|---|---|
-//! | `DatabaseCache` | `cache` and one of `sqlite`, `postgres`, `mysql` | `DatabaseCache` |
+//! | `DatabaseCache` | `cache` and a database | `DatabaseCache` |
 //! | `MemcachedCache` | `memcached` | `PyMemcacheCache`, `PyLibMCCache` |
+//! | `MemoryCache` | `cache` | none: the memory of this process |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 #[cfg(feature = "cache")]
 mod cache;
-#[cfg(all(feature = "_sql", feature = "cache"))]
+#[cfg(all(feature = "cache", feature = "_sql"))]
+mod cached_db;
+#[cfg(feature = "_url")]
+mod connect;
+#[cfg(all(feature = "cache", feature = "_sql"))]
 mod database_cache;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
+#[cfg(feature = "cache")]
+mod memory_cache;
+#[cfg(feature = "_sql")]
+mod replicated;
 #[cfg(any(feature = "_sql", feature = "memcached"))]
 mod retry;
 #[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "_url")]
+mod url;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
-#[cfg(all(feature = "_sql", feature = "cache"))]
+#[cfg(all(feature = "cache", feature = "_sql"))]
+pub use cached_db::CachedDbStore;
+#[cfg(feature = "_url")]
+pub use connect::ConnectError;
+#[cfg(all(feature = "cache", feature = "_sql"))]
 pub use database_cache::DatabaseCache;
 #[cfg(feature = "memcached")]
 pub use memcached::{
     MemcachedCache, MemcachedDistribution, MemcachedError, MemcachedLocationError,
 };
 pub use memory::MemoryStore;
+#[cfg(feature = "cache")]
+pub use memory_cache::MemoryCache;
 #[cfg(feature = "_sql")]
-pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
+pub use replicated::ReplicatedStore;
+#[cfg(feature = "_sql")]
+pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
 #[cfg(feature = "_sql")]
 #[doc(no_inline)]
 pub use sqlx;
+#[cfg(feature = "_url")]
+pub use url::{StoreUrl, UrlError};

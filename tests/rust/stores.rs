@@ -48,7 +48,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Makes the table as Django makes it; `None` if there is no such server.
-    async fn new(kind: Kind) -> Option<Self> {
+    pub(crate) async fn new(kind: Kind) -> Option<Self> {
         let place = Self::without_table(kind)?;
         let pool = place.pool().await;
         for statement in ddl(kind) {
@@ -73,7 +73,7 @@ impl Place {
         Some(Self { kind, url, table, _directory: directory })
     }
 
-    async fn all() -> Vec<Self> {
+    pub(crate) async fn all() -> Vec<Self> {
         let mut places = Vec::new();
         for kind in [Kind::Sqlite, Kind::Postgres, Kind::MySql] {
             places.extend(Self::new(kind).await);
@@ -81,7 +81,7 @@ impl Place {
         places
     }
 
-    async fn store(&self) -> SqlStore {
+    pub(crate) async fn store(&self) -> SqlStore {
         self.store_for(&settings()).await
     }
 
@@ -179,7 +179,7 @@ pub(crate) fn naive_settings() -> SessionSettings {
     settings
 }
 
-fn now() -> DateTime {
+pub(crate) fn now() -> DateTime {
     settings().datetime(Timestamp::now())
 }
 
@@ -187,7 +187,7 @@ fn naive_now() -> DateTime {
     naive_settings().datetime(Timestamp::now())
 }
 
-fn record(now: DateTime) -> SessionRecord {
+pub(crate) fn record(now: DateTime) -> SessionRecord {
     let mut data = SessionData::new();
     data.insert("secret", "in the session").unwrap();
     SessionRecord {
@@ -827,7 +827,7 @@ async fn a_file_of_sqlite_is_taken_as_it_is() {
 async fn addresses_are_told_apart_by_their_scheme() {
     for unknown in ["", "db.sqlite3", "oracle://localhost/x", "://"] {
         let error = SqlStore::connect(unknown, &settings()).await.unwrap_err();
-        assert!(matches!(error, ConnectError::UnknownScheme), "{unknown}");
+        assert!(matches!(error, ConnectError::Url(_)), "{unknown}");
     }
     let error =
         SqlStore::connect("sqlite::memory:", &SessionSettings::default()).await.unwrap_err();

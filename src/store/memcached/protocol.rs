@@ -127,18 +127,15 @@ pub(super) struct ValueLine<'a> {
 pub(super) fn parse(line: &[u8], opaque: u64) -> Result<Line<'_>, MemcachedError> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let found = match words.next().unwrap_or_default() {
-        b"DELETED" | b"STORED" | b"TOUCHED" => Line::Done,
+        b"DELETED" | b"HD" | b"STORED" | b"TOUCHED" => Line::Done,
         b"END" => Line::End,
-        b"EXISTS" => Line::Changed,
-        b"NOT_FOUND" => Line::Missing,
+        b"EX" | b"EXISTS" => Line::Changed,
+        b"EN" | b"NF" | b"NOT_FOUND" => Line::Missing,
         b"NOT_STORED" => Line::NotStored,
         b"VALUE" => {
             let value = parse_classic(&mut words).ok_or(MemcachedError::MalformedReply)?;
             return Ok(Line::Value(value));
         }
-        b"HD" => Line::Done,
-        b"EN" | b"NF" => Line::Missing,
-        b"EX" => Line::Changed,
         b"VA" => Line::Value(ValueLine {
             size: words.next().and_then(number).ok_or(MemcachedError::MalformedReply)?,
             ..ValueLine::default()
@@ -246,9 +243,8 @@ impl Process {
             }
             (Some(b"STAT"), Some(b"version")) => self.meta = has_meta(value),
             (Some(b"STAT"), Some(_)) => {}
-            (Some(b"END"), None) => return Ok(false),
             // Something else that speaks the protocol may have no statistics.
-            (Some(b"ERROR"), None) => return Ok(false),
+            (Some(b"END" | b"ERROR"), None) => return Ok(false),
             (Some(b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR"), _) => return Err(refusal(line)),
             _ => return Err(MemcachedError::MalformedReply),
         }

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::error::MemcachedError;
 
 /// How long an unused connection is kept. Whatever stands between forgets them at some time.
-const MAX_IDLE: Duration = Duration::from_secs(60);
+const MAX_IDLE: Duration = Duration::from_mins(1);
 
 pub(super) struct Server {
     pub(super) address: Address,

@@ -34,7 +34,7 @@ pub(in crate::store) struct Zone {
 
 impl Dialect {
     /// The statements for a table, each with its parameters in the order of their numbers.
-    pub(in crate::store) fn statements(self, table: &str) -> Statements {
+    pub(super) fn statements(self, table: &str) -> Statements {
         let table = self.quoted(table);
         let [first, second, third, fourth, _] = self.parameters();
         let time = |parameter: &str| self.time(parameter);
@@ -72,6 +72,18 @@ impl Dialect {
                 "SELECT session_data, {expire_date} FROM {table} \
                  WHERE session_key = {first} AND expire_date > {}",
                 time(second),
+            )
+            .into(),
+            load_held: format!(
+                "SELECT session_data, {expire_date} FROM {table} \
+                 WHERE session_key = {first} AND expire_date > {}{}",
+                time(second),
+                // MariaDB has no other words for it. SQLite locks the whole database beforehand.
+                match self {
+                    Self::MySql => " LOCK IN SHARE MODE",
+                    Self::Postgres => " FOR SHARE",
+                    Self::Sqlite => "",
+                },
             )
             .into(),
             save: format!(
@@ -172,30 +184,32 @@ impl Dialect {
 
 /// SQL, made once per store so that the driver finds it in its cache of prepared statements.
 #[derive(Clone)]
-pub(in crate::store) struct Statements {
+pub(super) struct Statements {
     /// Key.
-    pub(in crate::store) exists: Arc<str>,
+    pub(super) exists: Arc<str>,
     /// Key, data, expire date.
-    pub(in crate::store) create: Arc<str>,
+    pub(super) create: Arc<str>,
     /// Key, now.
-    pub(in crate::store) load: Arc<str>,
+    pub(super) load: Arc<str>,
+    /// Key, now; nobody changes or deletes the row before the transaction ends.
+    pub(super) load_held: Arc<str>,
     /// Data, expire date, key.
-    pub(in crate::store) save: Arc<str>,
+    pub(super) save: Arc<str>,
     /// Data, expire date, key, data that is to be replaced.
-    pub(in crate::store) save_revision: Arc<str>,
+    pub(super) save_revision: Arc<str>,
     /// Expire date, key.
-    pub(in crate::store) touch: Arc<str>,
+    pub(super) touch: Arc<str>,
     /// Key.
-    pub(in crate::store) delete: Arc<str>,
+    pub(super) delete: Arc<str>,
     /// Key, data.
-    pub(in crate::store) delete_revision: Arc<str>,
+    pub(super) delete_revision: Arc<str>,
     /// Now, how many at most.
-    pub(in crate::store) clear_expired: Arc<str>,
+    pub(super) clear_expired: Arc<str>,
 }
 
 /// What the text of a column means: UTC, or with `USE_TZ=False` a clock on the wall.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
-pub(in crate::store) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
+pub(super) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
     match DateTime::fromisoformat(text)? {
         DateTime::Naive(civil) if zone.use_tz => {
             TimeZone::UTC.to_timestamp(civil).ok().map(DateTime::Aware)
@@ -207,7 +221,7 @@ pub(in crate::store) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime>
 /// What a `timestamptz` means that counts microseconds since the year 2000. Those beyond the year
 /// 9999, `infinity` among them, become the last instant before.
 #[cfg(feature = "postgres")]
-pub(in crate::store) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
+pub(super) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
     const YEAR_2000: i64 = 946_684_800_000_000;
     let instant = Timestamp::from_microsecond(micros.saturating_add(YEAR_2000))
         .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX });

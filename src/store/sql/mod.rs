@@ -6,7 +6,8 @@
 //! and a failure during an update is an error of its own, where Django calls each of them a deleted
 //! session. The fixture `db_rows` proves the representation on all three databases.
 
-pub(super) mod dialect;
+mod connect;
+mod dialect;
 mod error;
 
 use std::fmt;
@@ -17,17 +18,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use sqlx::pool::PoolOptions;
 use sqlx::{AssertSqlSafe, Row};
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-use sqlx::{Connection, Database};
 use tokio::sync::{Mutex, MutexGuard};
 
-use self::dialect::{Dialect, Statements, Zone};
-pub use self::error::{ConnectError, SqlError};
+use self::dialect::Statements;
+pub(super) use self::dialect::{Dialect, Zone};
+pub use self::error::SqlError;
 use crate::codec::SessionCodec;
 use crate::session::{
-    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
 };
 use crate::store::retry::Tries;
 
@@ -102,8 +101,7 @@ pub struct SqlStore {
     persistent: bool,
     timeout: Duration,
     clear_batch: NonZeroU32,
-    /// Taken by who writes, where only one can at a time.
-    writer: Option<Arc<Mutex<()>>>,
+    writer: Writer,
 }
 
 /// Connections to a database of one of the kinds that were compiled in.
@@ -154,32 +152,6 @@ impl SqlPool {
         }
     }
 
-    /// What is taken by who writes, where only one can at a time: SQLite lets those who wait for its
-    /// lock sleep, and some of them oversleep.
-    pub(super) fn writer(&self) -> Option<Arc<Mutex<()>>> {
-        (self.dialect() == Dialect::Sqlite).then(Arc::default)
-    }
-
-    /// Connects to the database at `url`, and says whether statements may be prepared once per
-    /// connection.
-    pub(super) async fn connect(url: &str) -> Result<(Self, bool), ConnectError> {
-        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
-        let pool = match &*scheme.to_ascii_lowercase() {
-            #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => connect_mysql(url).await,
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => connect_postgres(url).await,
-            #[cfg(feature = "sqlite")]
-            "sqlite" => connect_sqlite(url).await,
-            scheme => Err(ConnectError::no_driver(scheme)),
-        }?;
-        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
-        // over, unless each statement says that it need not be kept.
-        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
-        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
-        Ok((pool, persistent))
-    }
-
     /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
     /// it.
     pub(super) fn cannot_have(&self, key: &str) -> bool {
@@ -187,11 +159,22 @@ impl SqlPool {
     }
 }
 
-/// Waits until it is this task's turn to write.
-pub(super) async fn turn(writer: Option<&Mutex<()>>) -> Option<MutexGuard<'_, ()>> {
-    match writer {
-        Some(writer) => Some(writer.lock().await),
-        None => None,
+/// Taken by who writes, where only one can at a time.
+#[derive(Clone)]
+pub(super) struct Writer(Option<Arc<Mutex<()>>>);
+
+impl Writer {
+    /// SQLite lets those who wait for its lock sleep, and some of them oversleep.
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self((dialect == Dialect::Sqlite).then(Arc::default))
+    }
+
+    /// Waits until it is this task's turn to write.
+    pub(super) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match &self.0 {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        }
     }
 }
 
@@ -200,7 +183,7 @@ pub(super) async fn turn(writer: Option<&Mutex<()>>) -> Option<MutexGuard<'_, ()
 macro_rules! run {
     ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
         {
-            let _turn = turn($store.writer.as_deref()).await;
+            let _turn = $store.writer.turn().await;
             run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
         }
     };
@@ -253,7 +236,7 @@ impl SqlStore {
     pub fn new(pool: impl Into<SqlPool>, codec: SessionCodec) -> Self {
         let pool = pool.into();
         let statements = Arc::new(pool.dialect().statements(TABLE));
-        let writer = pool.writer();
+        let writer = Writer::new(pool.dialect());
         let zone = Zone { use_tz: true, time_zone: TimeZone::UTC };
         Self {
             pool,
@@ -266,27 +249,6 @@ impl SqlStore {
             clear_batch: CLEAR_BATCH,
             writer,
         }
-    }
-
-    /// Connects to a database and makes a store for the site with these settings.
-    ///
-    /// The address is `sqlite:db.sqlite3`, `sqlite:///srv/site/db.sqlite3`,
-    /// `postgres://user:password@host/name` or `mysql://…` (also `postgresql://`, `mariadb://`), with
-    /// parameters as [sqlx](https://docs.rs/sqlx) has them. There are ten connections at most, for
-    /// which an operation waits five seconds; for other numbers make a pool and use
-    /// [`SqlStore::new`]. A file of SQLite must exist, is waited for if locked, for five seconds
-    /// too, and keeps its journal mode.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]; see there.
-    pub async fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
-        let codec = settings.codec()?;
-        let (pool, persistent) = SqlPool::connect(url).await?;
-        Ok(Self::new(pool, codec)
-            .with_use_tz(settings.use_tz)
-            .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent))
     }
 
     /// Sets the name of the table, for a site whose model has a `db_table` of its own. It is quoted
@@ -353,6 +315,81 @@ impl SqlStore {
     fn encode_time(&self, time: DateTime) -> Result<String, StoreError> {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
     }
+
+    /// A row of `load`: the session, or why it is none.
+    fn read<R: StoredRow>(
+        &self,
+        session_key: &SessionKey,
+        row: &R,
+    ) -> Result<Result<SessionRecord, StoreError>, SqlError> {
+        let session_data = row.text()?;
+        let expire_date = row.time("expire_date", &self.zone)?;
+        let decoded = self.codec.decode(session_data).map_err(StoreError::Decode);
+        Ok(decoded.map(|decoded| SessionRecord {
+            session_key: session_key.clone(),
+            data: Arc::new(decoded.data),
+            expire_date,
+            revision: Some(Revision::new(session_data.as_bytes())),
+        }))
+    }
+
+    /// As `load`, and lets `hold` run while nobody can save or delete the session.
+    #[cfg(feature = "cache")]
+    pub(super) async fn load_held<T, F: Future<Output = T> + Send>(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+        hold: impl FnOnce(SessionRecord) -> F + Send,
+    ) -> Result<Option<T>, StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(None);
+        }
+        let now = self.encode_time(now)?;
+        let (key, now) = (session_key.as_str(), &*now);
+        let statement = AssertSqlSafe(Arc::clone(&self.statements.load_held));
+        macro_rules! held {
+            ($pool:ident, $begin:literal) => {
+                async {
+                    let mut transaction = $pool.begin_with($begin).await?;
+                    let query = sqlx::query(statement).persistent(self.persistent);
+                    let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
+                    let found = match row {
+                        Some(row) => match self.read(session_key, &row)? {
+                            Ok(record) => Ok(Some(hold(record).await)),
+                            Err(error) => Err(error),
+                        },
+                        None => Ok(None),
+                    };
+                    // There is nothing to be committed, and the caller need not wait for the end.
+                    drop(transaction);
+                    Ok::<_, SqlError>(found)
+                }
+            };
+        }
+        let transaction = async {
+            match &self.pool {
+                #[cfg(feature = "mysql")]
+                SqlPool::MySql(pool) => held!(pool, "START TRANSACTION").await,
+                #[cfg(feature = "postgres")]
+                SqlPool::Postgres(pool) => held!(pool, "BEGIN").await,
+                #[cfg(feature = "sqlite")]
+                SqlPool::Sqlite(pool) => {
+                    let _turn = self.writer.turn().await;
+                    held!(pool, "BEGIN IMMEDIATE").await
+                }
+            }
+        };
+        let found = match tokio::time::timeout(self.timeout, transaction).await {
+            Ok(found) => found,
+            Err(_) => Err(SqlError::timed_out()),
+        };
+        found.or_else(|error| no_such_key(error, session_key.as_str()).map(Ok))?
+    }
+
+    /// Whether it is certain without asking that no row has this key.
+    fn cannot_exist(&self, session_key: &SessionKey) -> bool {
+        self.pool.cannot_have(session_key.as_str())
+    }
 }
 
 impl fmt::Debug for SqlStore {
@@ -368,7 +405,7 @@ impl fmt::Debug for SqlStore {
 #[async_trait]
 impl SessionStore for SqlStore {
     async fn exists(&self, session_key: &SessionKey) -> Result<bool, StoreError> {
-        if self.pool.cannot_have(session_key.as_str()) {
+        if self.cannot_exist(session_key) {
             return Ok(false);
         }
         let found =
@@ -392,33 +429,21 @@ impl SessionStore for SqlStore {
         session_key: &SessionKey,
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
-        if self.pool.cannot_have(session_key.as_str()) {
+        if self.cannot_exist(session_key) {
             return Ok(None);
         }
         let now = self.encode_time(now)?;
-        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| {
-            let Some(row) = row else { return Ok(None) };
-            // Some servers give text columns out as bytes; the type that is declared says little.
-            let session_data: &str = row.try_get_unchecked(0)?;
-            let expire_date = row.time("expire_date", &self.zone)?;
-            let revision = Revision::new(session_data.as_bytes());
-            Ok(Some((self.codec.decode(session_data), expire_date, revision)))
-        });
-        match found.or_else(|error| no_such_key(error, session_key.as_str()))? {
+        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| match row {
+            Some(row) => self.read(session_key, &row).map(Some),
             None => Ok(None),
-            Some((decoded, expire_date, revision)) => Ok(Some(SessionRecord {
-                session_key: session_key.clone(),
-                data: Arc::new(decoded.map_err(StoreError::Decode)?.data),
-                expire_date,
-                revision: Some(revision),
-            })),
-        }
+        });
+        found.or_else(|error| no_such_key(error, session_key.as_str()))?.transpose()
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let gone =
             if record.revision.is_some() { StoreError::Conflict } else { StoreError::Update };
-        if self.pool.cannot_have(record.session_key.as_str()) {
+        if self.cannot_exist(&record.session_key) {
             return Err(gone);
         }
         let (session_data, expire_date) = self.encode(record)?;
@@ -438,7 +463,7 @@ impl SessionStore for SqlStore {
     }
 
     async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
-        if self.pool.cannot_have(record.session_key.as_str()) {
+        if self.cannot_exist(&record.session_key) {
             return Err(StoreError::Update);
         }
         let expire_date = self.encode_time(record.expire_date)?;
@@ -450,7 +475,7 @@ impl SessionStore for SqlStore {
     }
 
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
-        if self.pool.cannot_have(session_key.as_str()) {
+        if self.cannot_exist(session_key) {
             return Ok(());
         }
         let deleted = run!(self, delete[session_key.as_str()] execute);
@@ -464,7 +489,7 @@ impl SessionStore for SqlStore {
         revision: &Revision,
     ) -> Result<(), StoreError> {
         let data = revision.as_text().ok_or(StoreError::Conflict)?;
-        if self.pool.cannot_have(session_key.as_str()) {
+        if self.cannot_exist(session_key) {
             return Err(StoreError::Conflict);
         }
         let deleted = run!(self, delete_revision[session_key.as_str(), data] execute);
@@ -489,13 +514,20 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// The second column of a row, which is a time.
-pub(super) trait TimeColumn {
+/// A row whose first column is a text and whose second is a time.
+pub(super) trait StoredRow {
+    /// Some servers give text columns out as bytes; the type that is declared says little.
+    fn text(&self) -> Result<&str, SqlError>;
+    /// The column is named for the error alone.
     fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError>;
 }
 
 #[cfg(feature = "mysql")]
-impl TimeColumn for sqlx::mysql::MySqlRow {
+impl StoredRow for sqlx::mysql::MySqlRow {
+    fn text(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
@@ -503,7 +535,11 @@ impl TimeColumn for sqlx::mysql::MySqlRow {
 }
 
 #[cfg(feature = "postgres")]
-impl TimeColumn for sqlx::postgres::PgRow {
+impl StoredRow for sqlx::postgres::PgRow {
+    fn text(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     /// Not by a type of sqlx: those panic at `infinity`.
     fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let value = self.try_get_raw(1)?;
@@ -514,7 +550,11 @@ impl TimeColumn for sqlx::postgres::PgRow {
 }
 
 #[cfg(feature = "sqlite")]
-impl TimeColumn for sqlx::sqlite::SqliteRow {
+impl StoredRow for sqlx::sqlite::SqliteRow {
+    fn text(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
@@ -546,58 +586,4 @@ fn lacks_character(error: &SqlError) -> bool {
     }
     // PostgreSQL's untranslatable_character.
     error.code().is_some_and(|code| code == "22P05")
-}
-
-#[cfg(feature = "sqlite")]
-async fn connect_sqlite(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::sqlite::SqliteConnectOptions = parse(url)?;
-    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-    let pool = PoolOptions::new()
-        .acquire_timeout(TIMEOUT)
-        // Each would have a database of its own, which lives as long as it does.
-        .max_connections(if in_memory { 1 } else { 10 })
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false);
-    let pool = pool.connect_with(options.busy_timeout(TIMEOUT)).await;
-    Ok(SqlPool::Sqlite(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "postgres")]
-async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::postgres::PgConnectOptions = parse(url)?;
-    // PgBouncer refuses this parameter, and no floating-point number is ever read.
-    let options = options.extra_float_digits(None);
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::Postgres(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "mysql")]
-async fn connect_mysql(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::MySql(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
-    url: &str,
-) -> Result<Options, ConnectError> {
-    url.parse().map_err(|error| ConnectError::Connect(SqlError::from(error)))
-}
-
-/// A pool that asks a connection whether it is alive only after a rest, and so not once per
-/// operation.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-fn server_pool<DB: Database>() -> PoolOptions<DB> {
-    const TRUSTED_FOR: Duration = Duration::from_secs(1);
-    PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
-        |connection: &mut DB::Connection, rest| {
-            Box::pin(async move {
-                if rest.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        },
-    )
 }
