@@ -174,7 +174,7 @@ async fn django_sees_the_same() {
             let Some(table) = Table::without_table(kind, settings).await else { continue };
             let Some(mut django) = table.django() else { return };
             assert_eq!(django.ask(&json!({"op": "createcachetable"})), Value::Null);
-            peer::interleave(&table.store, &mut django, || table.now(), 1_500, seed).await;
+            peer::interleave(&table.store, &mut django, &|| table.now(), 1_500, seed).await;
         }
     }
 }

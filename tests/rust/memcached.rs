@@ -532,7 +532,7 @@ async fn interleave_with(backend: &str, servers: usize, distribution: MemcachedD
     let cache = MemcachedCache::new(started.iter().map(|server| &server.location)).unwrap();
     let store = store(cache.with_distribution(distribution));
     let seed = 20_260_101 + servers as u64;
-    peer::interleave(&store, &mut django, now, 3_000, seed).await;
+    peer::interleave(&store, &mut django, &now, 3_000, seed).await;
 }
 
 #[tokio::test]

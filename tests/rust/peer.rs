@@ -2,12 +2,12 @@
 //!
 //! The interpreter is `TEST_PYTHON`, which `make test` sets; `tests/django_peer.py` is the other side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use django_session::session::SessionRecord;
+use django_session::session::{Revision, SessionRecord};
 use django_session::{DateTime, SessionData, SessionKey, SessionStore};
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
@@ -75,7 +75,7 @@ impl Drop for Peer {
     }
 }
 
-/// A generator of numbers, the same for the same seed (SplitMix64).
+/// A generator of numbers, the same for the same seed (`SplitMix64`).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -106,181 +106,224 @@ impl Random {
 /// What should be stored under a key.
 struct Model {
     data: Map<String, Value>,
-    /// Counts the writes.
-    version: u64,
+    /// Which step wrote it.
+    version: usize,
 }
 
 /// What one of ours remembers of a load or a save.
 struct Held {
-    record: SessionRecord,
-    version: u64,
+    revision: Option<Revision>,
+    version: usize,
 }
 
-/// Lets Django and our store take `steps` random steps on the same sessions, and compares what each
-/// sees with what should be there.
+/// What a step is about.
+struct Step {
+    number: usize,
+    session_key: SessionKey,
+    data: Map<String, Value>,
+    /// In seconds; less than none for one that ends at once.
+    age: i64,
+    /// For the messages.
+    place: String,
+}
+
+struct Walk<'a> {
+    store: &'a dyn SessionStore,
+    django: &'a mut Peer,
+    now: &'a dyn Fn() -> DateTime,
+    model: HashMap<SessionKey, Model>,
+    held: HashMap<SessionKey, Held>,
+    keys: Vec<SessionKey>,
+}
+
+const STEPS: [&str; 15] = [
+    "create",
+    "create by Django",
+    "load",
+    "load by Django",
+    "load by Django",
+    "save",
+    "save a revision",
+    "save a revision",
+    "save by Django",
+    "touch",
+    "delete",
+    "delete a revision",
+    "delete by Django",
+    "exists",
+    "exists by Django",
+];
+
+/// Lets Django and our store take random steps on the same sessions, and compares what each sees with
+/// what should be there.
 pub(crate) async fn interleave(
     store: &dyn SessionStore,
-    peer: &mut Peer,
-    now: impl Fn() -> DateTime,
+    django: &mut Peer,
+    now: &dyn Fn() -> DateTime,
     steps: usize,
     seed: u64,
 ) {
     let mut random = Random::new(seed);
-    let mut model: HashMap<String, Model> = HashMap::new();
-    let mut held: HashMap<String, Held> = HashMap::new();
-    let mut keys: Vec<String> = vec!["0123456789abcdef0123456789abcdef".to_owned()];
-    let mut versions = 0;
-    let mut seen: HashMap<&'static str, usize> = HashMap::new();
-    for step in 0..steps {
-        versions += 1;
-        let version = versions;
+    let keys = vec![SessionKey::generate()];
+    let mut walk = Walk { store, django, now, model: HashMap::new(), held: HashMap::new(), keys };
+    let mut taken = HashSet::new();
+    for number in 0..steps {
         // Half of the steps are on the session that was created last.
-        let recent = random.below(2) == 0;
-        let index = if recent { keys.len() - 1 } else { random.below(keys.len()) };
-        let name = keys[index].clone();
-        let key = SessionKey::parse(&name).unwrap();
-        let mut data = Map::new();
-        data.insert("version".to_owned(), version.into());
-        data.insert("text".to_owned(), random.text().into());
-        // Of a month and more memcached keeps another kind of time.
-        let age = [600, 86_400 * 14, 86_400 * 40, -5][random.below(4)];
-        let is_live = age > 0;
-        let record = |session_key: SessionKey, data: &Map<String, Value>| SessionRecord {
-            session_key,
-            data: Arc::new(SessionData::from_json(&Value::from(data.clone()).to_string()).unwrap()),
-            expire_date: now().checked_add(SignedDuration::from_secs(age)).unwrap(),
-            revision: None,
+        let (last, any) = (walk.keys.len() - 1, random.below(walk.keys.len()));
+        let kind = STEPS[random.below(STEPS.len())];
+        let step = Step {
+            number,
+            session_key: walk.keys[if random.below(2) == 0 { last } else { any }].clone(),
+            data: [("step".to_owned(), number.into()), ("text".to_owned(), random.text().into())]
+                .into_iter()
+                .collect(),
+            // Beyond a month memcached keeps another kind of time.
+            age: [600, 86_400 * 14, 86_400 * 40, -5][random.below(4)],
+            place: format!("step {number} of seed {seed}, {kind}"),
         };
-        let kind = [
-            "create",
-            "create by Django",
-            "load",
-            "load by Django",
-            "load by Django",
-            "save",
-            "save a revision",
-            "save a revision",
-            "save by Django",
-            "touch",
-            "delete",
-            "delete a revision",
-            "delete by Django",
-            "exists",
-            "exists by Django",
-        ][random.below(15)];
-        *seen.entry(kind).or_default() += 1;
-        let place = format!("step {step}, {kind}, seed {seed}");
+        taken.insert(kind);
+        if kind.ends_with("by Django") {
+            walk.theirs(kind, step);
+        } else {
+            walk.ours(kind, step).await;
+        }
+    }
+    for (key, model) in &walk.model {
+        let loaded = store.load(key, now()).await.unwrap();
+        assert_eq!(loaded.as_ref().map(shown), Some(stored(model)), "in the end, seed {seed}");
+    }
+    assert!(steps < 500 || taken.len() == 13, "every kind of step was taken: {taken:?}");
+}
+
+impl Walk<'_> {
+    fn theirs(&mut self, kind: &str, step: Step) {
+        let Step { session_key, data, age, place, .. } = &step;
+        let key = session_key.as_str();
+        let is_there = self.model.contains_key(session_key);
         match kind {
-            "create" => {
-                let key = SessionKey::generate();
-                let mut new = record(key.clone(), &data);
-                let saved = store.create(&new).await.expect(&place);
-                new.revision = saved.revision;
-                keys.push(key.as_str().to_owned());
-                if is_live {
-                    held.insert(key.as_str().to_owned(), Held { record: new, version });
-                    model.insert(key.as_str().to_owned(), Model { data, version });
-                }
-            }
             "create by Django" => {
-                let age = age.max(600);
-                let answer = peer.ask(&json!({"op": "create", "data": data, "age": age}));
-                let key = answer.as_str().unwrap_or_else(|| panic!("{place}: {answer}")).to_owned();
-                keys.push(key.clone());
-                model.insert(key, Model { data, version });
-            }
-            "load" => {
-                let loaded = store.load(&key, now()).await.expect(&place);
-                assert_eq!(loaded.as_ref().map(shown), model.get(&name).map(stored), "{place}");
-                if let (Some(record), Some(model)) = (loaded, model.get(&name)) {
-                    held.insert(name, Held { record, version: model.version });
-                }
+                let age = 600.max(*age);
+                let answer = self.django.ask(&json!({"op": "create", "data": data, "age": age}));
+                let key = answer.as_str().and_then(SessionKey::parse);
+                let session_key = key.unwrap_or_else(|| panic!("{place}: {answer}"));
+                self.keys.push(session_key.clone());
+                self.put(Step { session_key, age, ..step });
             }
             "load by Django" => {
-                let answer = peer.ask(&json!({"op": "load", "key": name}));
-                let expected = model.get(&name).map_or(Value::Null, stored);
+                let answer = self.django.ask(&json!({"op": "load", "key": key}));
+                let expected = self.model.get(session_key).map_or(Value::Null, stored);
                 assert_eq!(answer, expected, "{place}");
             }
-            "save" => {
-                let saved = store.save(&record(key, &data)).await;
-                match (saved, model.contains_key(&name)) {
-                    (Ok(_), true) => replace(&mut model, name, is_live, Model { data, version }),
-                    (Err(error), false) if error.is_update() => {}
-                    (other, is_there) => panic!("{place}: {other:?}, there: {is_there}"),
-                }
-            }
-            "save a revision" => {
-                let Some(held) = held.get_mut(&name) else { continue };
-                let revision = held.record.revision.clone();
-                let record = SessionRecord { revision, ..record(key, &data) };
-                let is_current = model.get(&name).is_some_and(|it| it.version == held.version);
-                match (store.save(&record).await, is_current) {
-                    (Ok(saved), true) => {
-                        held.record = SessionRecord { revision: saved.revision, ..record };
-                        held.version = version;
-                        replace(&mut model, name, is_live, Model { data, version });
-                    }
-                    (Err(error), false) if error.is_conflict() => {}
-                    (other, is_current) => panic!("{place}: {other:?}, current: {is_current}"),
-                }
-            }
             "save by Django" => {
-                let answer =
-                    peer.ask(&json!({"op": "save", "key": name, "data": data, "age": age}));
-                if model.contains_key(&name) {
+                let request = json!({"op": "save", "key": key, "data": data, "age": age});
+                let answer = self.django.ask(&request);
+                if is_there {
                     assert_eq!(answer, Value::Null, "{place}");
-                    replace(&mut model, name, is_live, Model { data, version });
+                    self.put(step);
                 } else {
                     assert_eq!(answer["raises"], "UpdateError", "{place}");
                 }
             }
-            "touch" => match (store.touch(&record(key, &data)).await, model.contains_key(&name)) {
-                (Ok(_), true) if is_live => {}
-                (Ok(_), true) => drop(model.remove(&name)),
-                (Err(error), false) if error.is_update() => {}
-                (other, is_there) => panic!("{place}: {other:?}, there: {is_there}"),
-            },
-            "delete" => {
-                store.delete(&key).await.expect(&place);
-                model.remove(&name);
-            }
-            "delete a revision" => {
-                let Some(held) = held.get(&name) else { continue };
-                let Some(revision) = &held.record.revision else { panic!("{place}: no revision") };
-                let is_current = model.get(&name).is_some_and(|it| it.version == held.version);
-                match (store.delete_revision(&key, revision).await, is_current) {
-                    (Ok(()), true) => drop(model.remove(&name)),
-                    (Err(error), false) if error.is_conflict() => {}
-                    (other, is_current) => panic!("{place}: {other:?}, current: {is_current}"),
-                }
-            }
             "delete by Django" => {
-                assert_eq!(peer.ask(&json!({"op": "delete", "key": name})), Value::Null, "{place}");
-                model.remove(&name);
-            }
-            "exists" => {
-                let exists = store.exists(&key).await.expect(&place);
-                assert_eq!(exists, model.contains_key(&name), "{place}");
+                let answer = self.django.ask(&json!({"op": "delete", "key": key}));
+                assert_eq!(answer, Value::Null, "{place}");
+                self.model.remove(session_key);
             }
             _ => {
-                let exists = peer.ask(&json!({"op": "exists", "key": name}));
-                assert_eq!(exists, model.contains_key(&name), "{place}");
+                let exists = self.django.ask(&json!({"op": "exists", "key": key}));
+                assert_eq!(exists, is_there, "{place}");
             }
         }
     }
-    for (name, model) in &model {
-        let key = SessionKey::parse(name).unwrap();
-        let loaded = store.load(&key, now()).await.unwrap();
-        assert_eq!(loaded.as_ref().map(shown), Some(stored(model)), "in the end, seed {seed}");
-    }
-    assert!(steps < 500 || seen.len() == 13, "every kind of step was taken: {seen:?}");
-}
 
-fn replace(model: &mut HashMap<String, Model>, name: String, is_live: bool, new: Model) {
-    if is_live {
-        model.insert(name, new);
-    } else {
-        model.remove(&name);
+    async fn ours(&mut self, kind: &str, step: Step) {
+        let (key, place) = (&step.session_key, &step.place);
+        let is_there = self.model.contains_key(key);
+        match kind {
+            "create" => {
+                let session_key = SessionKey::generate();
+                let step = Step { session_key: session_key.clone(), ..step };
+                let created = self.store.create(&self.record(&step, None)).await.unwrap();
+                self.keys.push(session_key);
+                self.hold(&step, created.revision);
+                self.put(step);
+            }
+            "load" => {
+                let loaded = self.store.load(key, (self.now)()).await.unwrap();
+                let model = self.model.get(key);
+                assert_eq!(loaded.as_ref().map(shown), model.map(stored), "{place}");
+                if let (Some(loaded), Some(Model { version, .. })) = (loaded, model) {
+                    let held = Held { revision: loaded.revision, version: *version };
+                    self.held.insert(key.clone(), held);
+                }
+            }
+            "save" => match self.store.save(&self.record(&step, None)).await {
+                Ok(_) if is_there => self.put(step),
+                Err(error) if error.is_update() && !is_there => {}
+                other => panic!("{place}: {other:?}, there: {is_there}"),
+            },
+            "touch" => match self.store.touch(&self.record(&step, None)).await {
+                Ok(_) if is_there && step.age > 0 => {}
+                Ok(_) if is_there => drop(self.model.remove(key)),
+                Err(error) if error.is_update() && !is_there => {}
+                other => panic!("{place}: {other:?}, there: {is_there}"),
+            },
+            "delete" => {
+                self.store.delete(key).await.unwrap();
+                self.model.remove(key);
+            }
+            "exists" => assert_eq!(self.store.exists(key).await.unwrap(), is_there, "{place}"),
+            _ => self.with_revision(kind, step).await,
+        }
+    }
+
+    async fn with_revision(&mut self, kind: &str, step: Step) {
+        let (key, place) = (&step.session_key, &step.place);
+        let Some(Held { revision, version }) = self.held.get(key) else { return };
+        let is_current = self.model.get(key).is_some_and(|model| model.version == *version);
+        let revision = revision.clone().unwrap_or_else(|| panic!("{place}: no revision"));
+        if kind == "delete a revision" {
+            match self.store.delete_revision(key, &revision).await {
+                Ok(()) if is_current => drop(self.model.remove(key)),
+                Err(error) if error.is_conflict() && !is_current => {}
+                other => panic!("{place}: {other:?}, current: {is_current}"),
+            }
+            return;
+        }
+        match self.store.save(&self.record(&step, Some(revision))).await {
+            Ok(saved) if is_current => {
+                self.hold(&step, saved.revision);
+                self.put(step);
+            }
+            Err(error) if error.is_conflict() && !is_current => {}
+            other => panic!("{place}: {other:?}, current: {is_current}"),
+        }
+    }
+
+    fn record(&self, step: &Step, revision: Option<Revision>) -> SessionRecord {
+        let json = Value::from(step.data.clone()).to_string();
+        SessionRecord {
+            session_key: step.session_key.clone(),
+            data: Arc::new(SessionData::from_json(&json).unwrap()),
+            expire_date: (self.now)().checked_add(SignedDuration::from_secs(step.age)).unwrap(),
+            revision,
+        }
+    }
+
+    fn hold(&mut self, step: &Step, revision: Option<Revision>) {
+        if step.age > 0 {
+            let held = Held { revision, version: step.number };
+            self.held.insert(step.session_key.clone(), held);
+        }
+    }
+
+    fn put(&mut self, step: Step) {
+        if step.age > 0 {
+            let model = Model { data: step.data, version: step.number };
+            self.model.insert(step.session_key, model);
+        } else {
+            self.model.remove(&step.session_key);
+        }
     }
 }
 
