@@ -106,6 +106,12 @@ impl Server {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
+    /// Makes it hang; its threads take a moment to stop.
+    async fn stop(&self) {
+        self.signal("-STOP");
+        while timeout(Duration::from_millis(50), self.ask("version\r\n")).await.is_ok() {}
+    }
+
     fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -705,7 +711,7 @@ async fn a_server_that_hangs_times_out() {
     );
     let record = record("tea");
     store.create(&record).await.unwrap();
-    server.signal("-STOP");
+    server.stop().await;
     // On a connection that was kept, then on new ones.
     for store in [&store, &fresh] {
         let start = Instant::now();
@@ -776,7 +782,7 @@ async fn there_are_only_so_many_connections() {
     let one = NonZeroUsize::new(1).unwrap();
     let cache = server.cache().with_max_connections(one).with_timeout(Duration::from_millis(300));
     cache.has_key("key").await.unwrap();
-    server.signal("-STOP");
+    server.stop().await;
     let (first, second) = tokio::join!(cache.has_key("key"), async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         cache.clone().with_timeout(Duration::from_millis(50)).has_key("key").await

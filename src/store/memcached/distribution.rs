@@ -104,6 +104,33 @@ mod tests {
         }
     }
 
+    /// As pymemcache 4.0 and pylibmc 1.6.3 chose.
+    #[test]
+    fn servers_are_those_that_the_clients_choose() {
+        let nodes =
+            ["10.0.0.1:11211", "10.0.0.2:11211", "cache:11212", "::1:11211", "/run/memcached.sock"];
+        for (key, modula, rendezvous) in [
+            ("0123456789abcdef", [1, 1, 3, 0], [1, 1, 1, 1]),
+            ("a", [0, 0, 2, 2], [1, 1, 1, 1]),
+            ("é", [0, 2, 2, 2], [0, 2, 2, 2]),
+            ("ключ", [0, 0, 2, 1], [0, 0, 0, 4]),
+            ("shop:2:x", [0, 1, 2, 0], [0, 2, 3, 4]),
+            ("\u{1F600}!", [0, 1, 2, 4], [1, 1, 1, 1]),
+            (
+                ":1:django.contrib.sessions.cacheabcdefghijklmnopqrstuvwxyz012345",
+                [0, 2, 0, 3],
+                [0, 2, 2, 2],
+            ),
+        ] {
+            for (index, count) in (2..=5).enumerate() {
+                let found = MemcachedDistribution::Modula.server(&nodes[..count], key);
+                assert_eq!(found, modula[index], "{key}, {count}");
+                let found = MemcachedDistribution::Rendezvous.server(&nodes[..count], key);
+                assert_eq!(found, rendezvous[index], "{key}, {count}");
+            }
+        }
+    }
+
     #[test]
     fn one_server_has_every_key() {
         for distribution in [MemcachedDistribution::Modula, MemcachedDistribution::Rendezvous] {
