@@ -775,8 +775,9 @@ async fn there_are_only_so_many_connections() {
         });
     }
     running.join_all().await;
-    // One of them asks.
-    assert!(server.stat("total_connections").await - before <= 4);
+    // And those of this test, which the server's threads count as they come to it.
+    let opened = server.stat("total_connections").await - before;
+    assert!((3..10).contains(&opened), "{opened}");
 
     // Who gets none in time has changed nothing.
     let one = NonZeroUsize::new(1).unwrap();
