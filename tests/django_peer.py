@@ -1,14 +1,16 @@
-"""The other side of the Rust differential test: an installed Django that writes and reads sessions.
+"""The other side of the Rust differential tests: an installed Django with its session engines.
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
-    django_peer.py serve              settings in the first line, then a request a line: see `Server`
+    django_peer.py engine SETTINGS    does with an engine what each line says, and answers in a line
 
-``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes.
+``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. SETTINGS is a
+JSON object of Django's settings, ``SESSION_ENGINE`` among them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -71,100 +73,133 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
-class Server:
-    """Sessions of one engine, changed by requests of the other side.
+def beside(engine: Any, command: dict[str, Any]) -> dict[str, Any] | None:
+    """Do what takes no session, or more than one."""
+    from django.core.cache import caches
+    from django.core.management import call_command
 
-    A request is an object with ``op``, the name of a method, and its arguments; the answer is what the
-    method returns, or ``{"raises": …}``.
-    """
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        import django
-        from django.conf import settings
-
-        if "mysql" in str(options.get("DATABASES")):
-            import pymysql
-
-            # PyMySQL stands in for mysqlclient, whose version Django checks.
-            pymysql.version_info = (2, 2, 8, "final", 0)
-            pymysql.__version__ = "2.2.8"
-            pymysql.install_as_MySQLdb()
-        settings.configure(SECRET_KEY=SECRET_KEY, **options)
-        # As a settings module does, which `configure` does not.
-        os.environ["TZ"] = settings.TIME_ZONE
-        time.tzset()
-        django.setup()
-        from importlib import import_module
-
-        self.store = import_module(settings.SESSION_ENGINE).SessionStore
-
-    def createcachetable(self) -> None:
-        from django.core.management import call_command
-
+    op = command["op"]
+    if op == "churn":
+        return churn(engine, command["saves"])
+    if op == "increment":
+        return increment(engine, command)
+    if op == "clear_expired":
+        engine.SessionStore.clear_expired()
+    elif op == "createcachetable":
         call_command("createcachetable", verbosity=0)
-
-    def create(self, data: dict[str, Any], age: int) -> str:
-        session = self.store()
-        session.set_expiry(age)
-        session.update(data)
-        session.create()
-        return str(session.session_key)
-
-    def load(self, key: str) -> dict[str, Any] | None:
-        session = self.store(session_key=key)
-        data = {name: value for name, value in session.items() if name != "_session_expiry"}
-        return data if session.session_key else None
-
-    def save(self, key: str, data: dict[str, Any], age: int) -> None:
-        session = self.store(session_key=key)
-        # Filled without being loaded: a session that is gone is then an error.
-        session._session_cache = dict(data)
-        session.set_expiry(age)
-        session.save()
-
-    def increment(self, key: str, name: str, times: int) -> None:
-        for _ in range(times):
-            session = self.store(session_key=key)
-            session[name] = session.get(name, 0) + 1
-            session.save()
-
-    def exists(self, key: str) -> bool:
-        return bool(self.store().exists(key))
-
-    def delete(self, key: str) -> None:
-        self.store().delete(key)
-
-    def nodes(self, keys: list[str]) -> list[str]:
-        """Return the server that pymemcache takes for each key."""
-        from django.core.cache import caches
-
-        return [caches["default"]._cache._get_client(key).server for key in keys]
-
-    def set(self, keys: list[str]) -> None:
-        """Set each key to itself, past the key function."""
-        from django.core.cache import caches
-
-        for key in keys:
+    elif op == "cache_set":
+        # Past the key function: each key to itself.
+        for key in command["keys"]:
             caches["default"]._cache.set(key, key)
-
-    def run(self) -> None:
-        for line in sys.stdin:
-            request = json.loads(line)
-            try:
-                answer = getattr(self, request.pop("op"))(**request)
-            except Exception as error:
-                answer = {"raises": type(error).__name__, "message": str(error)}
-            print(json.dumps(answer), flush=True)
+    else:
+        return None
+    return {}
 
 
-def main() -> None:
-    if sys.argv[1] == "serve":
-        Server(json.loads(sys.stdin.readline())).run()
-        return
+def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Do one thing with an engine, and say what a caller sees."""
+    done = beside(engine, command)
+    if done is not None:
+        return done
+    op = command["op"]
+    store = engine.SessionStore(command.get("key"))
+    found: Any = None
+    if op == "exists":
+        found = store.exists(command["key"])
+    elif op == "expiry_date":
+        data = dict(store.items())
+        # Without a key it would look for the file of a new one.
+        found = store._expiry_date(data) if store.session_key else None
+        found = found.isoformat() if hasattr(found, "isoformat") else found
+    elif op == "set":
+        store.update(command["data"])
+        store.save()
+    elif op == "create":
+        store.update(command["data"])
+        store.create()
+    elif op == "replace":
+        # Filled without being loaded: that the session is gone is then an error.
+        store._session_cache = command["data"]
+        store.save()
+    elif op in ("cycle_key", "flush", "delete", "save"):
+        getattr(store, op)()
+    elif op != "load":
+        raise ValueError(op)
+    data = None if op in ("delete", "exists") else dict(store.items())
+    return {
+        "found": found,
+        "key": store.session_key,
+        "json": None if data is None else json.dumps(data, separators=(",", ":")),
+        "modified": store.modified,
+    }
 
+
+def churn(engine: Any, saves: int) -> dict[str, Any]:
+    """Make a session, save it again and again beside others, and delete it.
+
+    Says its key at once, and in the end how many of the values that were saved were missing when
+    the session was next loaded.
+    """
+    store = engine.SessionStore()
+    store.create()
+    print(json.dumps({"key": store.session_key}), flush=True)
+    missing = 0
+    for index in range(saves):
+        store = engine.SessionStore(store.session_key)
+        missing += sum(f"django_{before}" not in store for before in range(index))
+        # What is missing comes back, so that it is counted once.
+        store.update({f"django_{before}": before for before in range(index + 1)})
+        store.save()
+    store.delete()
+    return {"missing": missing}
+
+
+def increment(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Count a name of a session up, each time as a request of its own would."""
+    for _ in range(command["times"]):
+        store = engine.SessionStore(command["key"])
+        store[command["name"]] = store.get(command["name"], 0) + 1
+        store.save()
+    return {}
+
+
+def serve(name: str) -> None:
+    engine = importlib.import_module(name)
+    for line in sys.stdin:
+        try:
+            said = answer(engine, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is an answer
+            said = {"raised": type(error).__name__}
+        print(json.dumps(said), flush=True)
+
+
+def configure(options: dict[str, Any]) -> None:
+    """Set Django up as a settings module of these settings does."""
     import django
     from django.conf import settings
 
+    if "mysql" in str(options.get("DATABASES")):
+        import pymysql
+
+        # PyMySQL stands in for mysqlclient, whose version Django checks.
+        pymysql.version_info = (2, 2, 8, "final", 0)
+        pymysql.__version__ = "2.2.8"
+        pymysql.install_as_MySQLdb()
+    settings.configure(**{"SECRET_KEY": SECRET_KEY, **options})
+    if "TIME_ZONE" in options:
+        os.environ["TZ"] = settings.TIME_ZONE
+        time.tzset()
+    django.setup()
+
+
+def main() -> None:
+    import django
+    from django.conf import settings
+
+    if sys.argv[1] == "engine":
+        configure(json.loads(sys.argv[2]))
+        serve(settings.SESSION_ENGINE)
+        return
     settings.configure(SECRET_KEY=SECRET_KEY)
     django.setup()
     from django.contrib.sessions.backends.db import SessionStore

@@ -3,8 +3,10 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | [`SignedCookieStore`] | | their own cookie |
 //! | `CacheStore` | `cache` | one of Django's caches |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
+//! | `FileStore` | `file` | a directory of files, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! | cache | feature | what Django calls it |
@@ -23,6 +25,10 @@ mod cached_db;
 mod connect;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 mod database_cache;
+#[cfg(all(feature = "file", unix))]
+mod directory;
+#[cfg(all(feature = "file", unix))]
+mod file;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
@@ -32,6 +38,7 @@ mod memory_cache;
 mod replicated;
 #[cfg(any(feature = "_sql", feature = "memcached"))]
 mod retry;
+mod signed_cookies;
 #[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
@@ -47,6 +54,10 @@ pub use cached_db::CachedDbStore;
 pub use connect::ConnectError;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use database_cache::DatabaseCache;
+#[cfg(all(feature = "file", unix))]
+pub use directory::FileError;
+#[cfg(all(feature = "file", unix))]
+pub use file::FileStore;
 #[cfg(feature = "memcached")]
 pub use memcached::{
     MemcachedCache, MemcachedDistribution, MemcachedError, MemcachedLocationError,
@@ -56,6 +67,7 @@ pub use memory::MemoryStore;
 pub use memory_cache::MemoryCache;
 #[cfg(feature = "_sql")]
 pub use replicated::ReplicatedStore;
+pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.

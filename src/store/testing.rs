@@ -60,12 +60,22 @@ pub struct Terms {
     /// Whether expired sessions stay, unseen, until they are cleared. Otherwise the server drops them
     /// by a clock of its own.
     pub expired_stay: bool,
+    /// Whether keys of other characters than `a-z0-9` can be stored, up to forty of ASCII; spaces need
+    /// not.
+    pub any_key: bool,
 }
 
 impl Terms {
     /// A store on a server that drops what has expired, and keeps expire dates this exactly.
     pub fn dropping(now: DateTime, precision: SignedDuration) -> Self {
-        Self { now, precision, expired_stay: false }
+        Self { precision, expired_stay: false, ..now.into() }
+    }
+
+    /// The same for a store that takes keys of `a-z0-9` alone.
+    #[must_use]
+    pub fn with_plain_keys(mut self) -> Self {
+        self.any_key = false;
+        self
     }
 }
 
@@ -73,7 +83,7 @@ impl Terms {
 /// cleared.
 impl From<DateTime> for Terms {
     fn from(now: DateTime) -> Self {
-        Self { now, precision: SignedDuration::ZERO, expired_stay: true }
+        Self { now, precision: SignedDuration::ZERO, expired_stay: true, any_key: true }
     }
 }
 
@@ -728,8 +738,8 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, terms: Terms) {
     assert_same(terms, load(store, &there.session_key, now).await, &there);
 }
 
-/// A key with characters that mean something in a query or a pattern is a key like any other. A store
-/// may refuse to create one with a space.
+/// A key with characters that mean something in a query or a pattern is a key like any other, or one
+/// that no session can have. A store may refuse to create one with a space in any case.
 ///
 /// # Panics
 ///
@@ -743,6 +753,13 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, terms:
         session_key: key,
         ..record(now, HOUR, "")
     });
+    if !terms.any_key {
+        for record in &records {
+            store.create(record).await.expect_err("such a key is not created");
+            assert!(!exists(store, &record.session_key).await, "nor is it there");
+        }
+        return;
+    }
     let mut stored = Vec::new();
     for record in &records {
         match store.create(record).await {

@@ -25,8 +25,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::differential::{Engine, Random};
 use crate::lost_updates;
-use crate::peer::{self, Peer, Random};
+use crate::peer;
 use crate::stores::{settings, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -152,7 +153,7 @@ fn run(arguments: &[String]) -> Option<Child> {
 struct Empty {
     store: CacheStore,
     _servers: Vec<Server>,
-    _proxy: Option<Proxy>,
+    _proxy: Option<Relay>,
 }
 
 impl Deref for Empty {
@@ -205,13 +206,13 @@ fn backend(error: &StoreError) -> &MemcachedError {
 
 /// Between client and server: counts the times it is the client's turn, and can pass for a version
 /// without meta commands.
-struct Proxy {
+struct Relay {
     address: SocketAddr,
     turns: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Proxy {
+impl Relay {
     async fn start(server: &Server, is_old: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -231,7 +232,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -307,7 +308,7 @@ async fn a_version_without_meta_commands_keeps_the_contract() {
     }
     let make = async || {
         let server = Server::start().await.unwrap();
-        let proxy = Proxy::start(&server, true).await;
+        let proxy = Relay::start(&server, true).await;
         Empty { store: store(proxy.cache()), _servers: vec![server], _proxy: Some(proxy) }
     };
     check_contract(make, Terms::dropping(now(), SignedDuration::from_hours(4))).await;
@@ -324,7 +325,7 @@ async fn a_version_without_meta_commands_keeps_the_contract() {
 async fn each_operation_is_one_round_trip() {
     for is_old in [false, true] {
         let Some(server) = Server::start().await else { return };
-        let proxy = Proxy::start(&server, is_old).await;
+        let proxy = Relay::start(&server, is_old).await;
         let cache = proxy.cache();
         // The first connection takes one more, to learn who the server is.
         assert!(cache.get("key").await.unwrap().is_none());
@@ -407,7 +408,7 @@ async fn keys_that_memcached_cannot_have_are_not_there() {
 async fn what_is_too_large_is_an_error_and_leaves_the_old_one() {
     let Some(server) = Server::start_with(&[]).await else { return };
     for proxied in [false, true] {
-        let proxy = Proxy::start(&server, true).await;
+        let proxy = Relay::start(&server, true).await;
         let store = store(if proxied { proxy.cache() } else { server.cache() });
         let small = record("small");
         store.create(&small).await.unwrap();
@@ -490,7 +491,7 @@ async fn parallel_requests_lose_nothing() {
     let Some(server) = Server::start().await else { return };
     let settings = settings();
     lost_updates::check("memcached", Arc::new(store(server.cache())), &settings).await;
-    let proxy = Proxy::start(&server, true).await;
+    let proxy = Relay::start(&server, true).await;
     lost_updates::check("old memcached", Arc::new(store(proxy.cache())), &settings).await;
 }
 
@@ -498,20 +499,20 @@ async fn parallel_requests_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn django_beside_us_keeps_what_it_sees() {
     let Some(server) = Server::start().await else { return };
-    let Some(mut django) = Peer::start(&backend_settings("PyMemcacheCache", &[&server])) else {
+    let Some(mut django) = Engine::start(&backend_settings("PyMemcacheCache", &[&server])) else {
         return;
     };
     let (store, settings) = (Arc::new(store(server.cache())), Arc::new(settings()));
-    let key = django.ask(&json!({"op": "create", "data": {"start": 0}, "age": 600}));
-    let key = SessionKey::parse(key.as_str().unwrap()).unwrap();
-    django.send(&json!({"op": "increment", "key": key.as_str(), "name": "django", "times": 300}));
+    let key = django.ask(&json!({"op": "create", "data": {"start": 0}}));
+    let key = SessionKey::parse(key["key"].as_str().unwrap()).unwrap();
+    django.tell(&json!({"op": "increment", "key": key.as_str(), "name": "django", "times": 300}));
     for _ in 0..300 {
         let session = Session::new(store.clone(), settings.clone(), Some(key.clone()));
         let count = session.get::<u32>("rust").await.unwrap().unwrap_or(0);
         session.insert("rust", &(count + 1)).await.unwrap();
         session.save().await.unwrap();
     }
-    assert_eq!(tokio::task::block_in_place(|| django.receive()), Value::Null);
+    assert_eq!(tokio::task::block_in_place(|| django.answer()), json!({}));
     let loaded = store.load(&key, now()).await.unwrap().unwrap();
     assert_eq!(loaded.data.get::<u32>("django").unwrap(), Some(300), "we never overwrite Django");
 }
@@ -534,11 +535,10 @@ async fn interleave_with(backend: &str, servers: usize, distribution: MemcachedD
         started.push(server);
     }
     let started: Vec<_> = started.iter().collect();
-    let Some(mut django) = Peer::start(&backend_settings(backend, &started)) else { return };
+    let Some(mut django) = Engine::start(&backend_settings(backend, &started)) else { return };
     let cache = MemcachedCache::new(started.iter().map(|server| &server.location)).unwrap();
     let store = store(cache.with_distribution(distribution));
-    let seed = 20_260_101 + servers as u64;
-    peer::interleave(&store, &mut django, &now, 3_000, seed).await;
+    peer::interleave(&store, &mut django, &now, 3_000).await;
 }
 
 #[tokio::test]
@@ -549,7 +549,7 @@ async fn django_with_pymemcache_sees_the_same() {
 
 #[tokio::test]
 async fn django_with_pylibmc_sees_the_same() {
-    if !Peer::has("pylibmc") {
+    if !peer::has_module("pylibmc") {
         eprintln!("NOT TESTED against pylibmc, which is not installed beside Django");
         return;
     }
@@ -559,7 +559,7 @@ async fn django_with_pylibmc_sees_the_same() {
 
 /// Keys as sites may have them: of any prefix, version and session key.
 fn keys(count: usize) -> Vec<String> {
-    let mut random = Random::new(7);
+    let mut random = Random::new();
     let alphabet = ['a', 'z', '0', ':', '-', 'é', 'ß', '世', '\u{1F600}', '%', '~', '_'];
     let key = |_| {
         let (prefix, length) = (["", "shop", "ключ"][random.below(3)], random.below(33));
@@ -587,9 +587,9 @@ async fn check_distribution(backend: &str, distribution: MemcachedDistribution) 
         let Some(server) = Server::start().await else { return };
         servers.push(server);
         let all: Vec<_> = servers.iter().collect();
-        let Some(mut django) = Peer::start(&backend_settings(backend, &all)) else { return };
+        let Some(mut django) = Engine::start(&backend_settings(backend, &all)) else { return };
         let keys = keys(2_000);
-        assert_eq!(django.ask(&json!({"op": "set", "keys": keys})), Value::Null);
+        assert_eq!(django.ask(&json!({"op": "cache_set", "keys": keys})), json!({}));
         let cache = MemcachedCache::new(all.iter().map(|server| &server.location)).unwrap();
         let cache = cache.with_distribution(distribution);
         for key in &keys {
@@ -614,7 +614,7 @@ async fn keys_are_where_pymemcache_puts_them() {
 
 #[tokio::test]
 async fn keys_are_where_pylibmc_puts_them() {
-    if !Peer::has("pylibmc") {
+    if !peer::has_module("pylibmc") {
         eprintln!("NOT TESTED against pylibmc, which is not installed beside Django");
         return;
     }
@@ -736,7 +736,7 @@ async fn a_request_that_is_given_up_leaves_nothing_to_others() {
     for record in &records {
         store.create(record).await.unwrap();
     }
-    let mut random = Random::new(11);
+    let mut random = Random::new();
     let mut given_up = 0;
     for _ in 0..2_000 {
         let index = random.below(records.len());

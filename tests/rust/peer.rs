@@ -1,10 +1,7 @@
-//! An installed Django as a process beside the test, and random steps of both sides on one store.
-//!
-//! The interpreter is `TEST_PYTHON`, which `make test` sets; `tests/django_peer.py` is the other side.
+//! Random steps of an installed Django and of ours on the sessions of one store.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use django_session::session::{Revision, SessionRecord};
@@ -12,95 +9,20 @@ use django_session::{DateTime, SessionData, SessionKey, SessionStore};
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
-/// A Django that answers one request after the other.
-pub(crate) struct Peer {
-    process: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
+use crate::differential::{Engine, Random};
+
+/// Whether the interpreter beside which Django is installed has a module, which not every one has.
+pub(crate) fn has_module(name: &str) -> bool {
+    let Some(python) = std::env::var_os("TEST_PYTHON") else { return false };
+    let mut import = Command::new(python);
+    import.args(["-c", &format!("import {name}")]).stderr(Stdio::null());
+    import.status().is_ok_and(|status| status.success())
 }
 
-impl Peer {
-    /// Starts one with these settings; `None` if there is no Django to test with.
-    pub(crate) fn start(settings: &Value) -> Option<Self> {
-        let Some(python) = std::env::var_os("TEST_PYTHON") else {
-            let message =
-                "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
-            assert!(std::env::var_os("CI").is_none(), "{message}");
-            eprintln!("{message}");
-            return None;
-        };
-        let mut process = Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/django_peer.py"))
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut requests = process.stdin.take().unwrap();
-        writeln!(requests, "{settings}").unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
-        Some(Self { process, requests, answers })
-    }
-
-    /// Whether the interpreter has a module, which is not installed everywhere.
-    pub(crate) fn has(module: &str) -> bool {
-        let Some(python) = std::env::var_os("TEST_PYTHON") else { return false };
-        let import = Command::new(python)
-            .args(["-c", &format!("import {module}")])
-            .stderr(Stdio::null())
-            .status();
-        import.is_ok_and(|status| status.success())
-    }
-
-    pub(crate) fn ask(&mut self, request: &Value) -> Value {
-        self.send(request);
-        self.receive()
-    }
-
-    pub(crate) fn send(&mut self, request: &Value) {
-        writeln!(self.requests, "{request}").unwrap();
-    }
-
-    pub(crate) fn receive(&mut self) -> Value {
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A generator of numbers, the same for the same seed (`SplitMix64`).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Less than `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-
-    fn text(&mut self) -> String {
-        let length = [0, 1, 5, 40, 2000][self.below(5)];
-        let letters = ['a', 'Z', ' ', '"', '\\', '\r', '\n', '\0', 'é', '世', '\u{1F600}', '%'];
-        (0..length).map(|_| letters[self.below(letters.len())]).collect()
-    }
+fn random_text(random: &mut Random) -> String {
+    let length = [0, 1, 5, 40, 2000][random.below(5)];
+    let letters = ['a', 'Z', ' ', '"', '\\', '\r', '\n', '\0', 'é', '世', '\u{1F600}', '%'];
+    (0..length).map(|_| letters[random.below(letters.len())]).collect()
 }
 
 /// What should be stored under a key.
@@ -129,7 +51,7 @@ struct Step {
 
 struct Walk<'a> {
     store: &'a dyn SessionStore,
-    django: &'a mut Peer,
+    django: &'a mut Engine,
     now: &'a dyn Fn() -> DateTime,
     model: HashMap<SessionKey, Model>,
     held: HashMap<SessionKey, Held>,
@@ -158,12 +80,11 @@ const STEPS: [&str; 15] = [
 /// what should be there.
 pub(crate) async fn interleave(
     store: &dyn SessionStore,
-    django: &mut Peer,
+    django: &mut Engine,
     now: &dyn Fn() -> DateTime,
     steps: usize,
-    seed: u64,
 ) {
-    let mut random = Random::new(seed);
+    let mut random = Random::new();
     let keys = vec![SessionKey::generate()];
     let mut walk = Walk { store, django, now, model: HashMap::new(), held: HashMap::new(), keys };
     let mut taken = HashSet::new();
@@ -174,12 +95,15 @@ pub(crate) async fn interleave(
         let step = Step {
             number,
             session_key: walk.keys[if random.below(2) == 0 { last } else { any }].clone(),
-            data: [("step".to_owned(), number.into()), ("text".to_owned(), random.text().into())]
-                .into_iter()
-                .collect(),
+            data: [
+                ("step".to_owned(), number.into()),
+                ("text".to_owned(), random_text(&mut random).into()),
+            ]
+            .into_iter()
+            .collect(),
             // Beyond a month memcached keeps another kind of time.
             age: [600, 86_400 * 14, 86_400 * 40, -5][random.below(4)],
-            place: format!("step {number} of seed {seed}, {kind}"),
+            place: format!("step {number}, {kind}"),
         };
         taken.insert(kind);
         if kind.ends_with("by Django") {
@@ -190,7 +114,7 @@ pub(crate) async fn interleave(
     }
     for (key, model) in &walk.model {
         let loaded = store.load(key, now()).await.unwrap();
-        assert_eq!(loaded.as_ref().map(shown), Some(stored(model)), "in the end, seed {seed}");
+        assert_eq!(loaded.as_ref().map(shown), Some(stored(model)), "in the end");
     }
     assert!(steps < 500 || taken.len() == 13, "every kind of step was taken: {taken:?}");
 }
@@ -203,35 +127,38 @@ impl Walk<'_> {
         match kind {
             "create by Django" => {
                 let age = 600.max(*age);
-                let answer = self.django.ask(&json!({"op": "create", "data": data, "age": age}));
-                let key = answer.as_str().and_then(SessionKey::parse);
+                let data = with_expiry(data, age);
+                let answer = self.django.ask(&json!({"op": "create", "data": data}));
+                let key = answer["key"].as_str().and_then(SessionKey::parse);
                 let session_key = key.unwrap_or_else(|| panic!("{place}: {answer}"));
                 self.keys.push(session_key.clone());
                 self.put(Step { session_key, age, ..step });
             }
             "load by Django" => {
                 let answer = self.django.ask(&json!({"op": "load", "key": key}));
-                let expected = self.model.get(session_key).map_or(Value::Null, stored);
-                assert_eq!(answer, expected, "{place}");
+                // A session that is not there has no key any more.
+                let found = answer["key"].as_str().map(|_| without_expiry(answer["json"].as_str()));
+                assert_eq!(found, self.model.get(session_key).map(stored), "{place}");
             }
             "save by Django" => {
-                let request = json!({"op": "save", "key": key, "data": data, "age": age});
+                let data = with_expiry(data, *age);
+                let request = json!({"op": "replace", "key": key, "data": data});
                 let answer = self.django.ask(&request);
                 if is_there {
-                    assert_eq!(answer, Value::Null, "{place}");
+                    assert_eq!(answer["key"], key, "{place}");
                     self.put(step);
                 } else {
-                    assert_eq!(answer["raises"], "UpdateError", "{place}");
+                    assert_eq!(answer["raised"], "UpdateError", "{place}");
                 }
             }
             "delete by Django" => {
                 let answer = self.django.ask(&json!({"op": "delete", "key": key}));
-                assert_eq!(answer, Value::Null, "{place}");
+                assert!(answer.get("raised").is_none(), "{place}: {answer}");
                 self.model.remove(session_key);
             }
             _ => {
-                let exists = self.django.ask(&json!({"op": "exists", "key": key}));
-                assert_eq!(exists, is_there, "{place}");
+                let answer = self.django.ask(&json!({"op": "exists", "key": key}));
+                assert_eq!(answer["found"], is_there, "{place}");
             }
         }
     }
@@ -331,10 +258,19 @@ fn stored(model: &Model) -> Value {
     Value::from(model.data.clone())
 }
 
-/// The data of a session, without what Django notes of its expiry.
 fn shown(record: &SessionRecord) -> Value {
-    let json = record.data.to_json().unwrap();
-    let mut data: Map<String, Value> = serde_json::from_str(&json).unwrap();
+    without_expiry(record.data.to_json().ok().as_deref())
+}
+
+/// The data of a session for Django, which notes its age there.
+fn with_expiry(data: &Map<String, Value>, age: i64) -> Value {
+    let mut data = data.clone();
+    data.insert("_session_expiry".to_owned(), age.into());
+    data.into()
+}
+
+fn without_expiry(json: Option<&str>) -> Value {
+    let mut data: Map<String, Value> = serde_json::from_str(json.unwrap()).unwrap();
     data.remove("_session_expiry");
-    Value::from(data)
+    data.into()
 }

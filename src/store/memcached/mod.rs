@@ -4,7 +4,7 @@
 //! sessions. Different: a server that is down is an error, where pymemcache moves its keys to another one
 //! after a while and back again later; a session that is too large is an error that leaves the old
 //! one, where Django removes it; and a write looks at the CAS unique. Why the client is our own says
-//! `docs/adr/0013-memcached-client.md`.
+//! `docs/adr/0014-memcached-client.md`.
 
 mod address;
 mod connection;
