@@ -186,6 +186,8 @@ impl SessionStore for CacheStore {
         _now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
         let Some(entry) = self.cache.get(&self.key(session_key)).await? else { return Ok(None) };
+        // Decoding takes its time.
+        let expire_date = self.expire_date(entry.timeout);
         let found = match entry.flags {
             Some(flags) => self.codec.decode_flagged(&entry.value, flags),
             None => self.codec.decode(&entry.value),
@@ -193,7 +195,7 @@ impl SessionStore for CacheStore {
         Ok(Some(SessionRecord {
             session_key: session_key.clone(),
             data: Arc::new(found.map_err(StoreError::CacheDecode)?.data),
-            expire_date: self.expire_date(entry.timeout),
+            expire_date,
             revision: Some(entry.revision),
         }))
     }
