@@ -10,7 +10,11 @@
 #[cfg(feature = "cache")]
 mod cache;
 mod memory;
-#[cfg(feature = "_sql")]
+// `redis` alone is the name of the driver.
+#[cfg(feature = "redis")]
+#[path = "redis/mod.rs"]
+mod redis_cache;
+#[cfg(any(feature = "redis", feature = "_sql"))]
 mod retry;
 #[cfg(feature = "_sql")]
 mod sql;
@@ -20,6 +24,12 @@ pub mod testing;
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
 pub use memory::MemoryStore;
+/// The driver, in the version whose clients [`RedisCache`] takes.
+#[cfg(feature = "redis")]
+#[doc(no_inline)]
+pub use redis;
+#[cfg(feature = "redis")]
+pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
 #[cfg(feature = "_sql")]
 pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
