@@ -44,7 +44,7 @@ use crate::codec::{self, SessionData};
 /// How often a new key is drawn before the store is taken for broken; Django's number for caches.
 const MAX_CREATE_TRIES: usize = 10_000;
 /// How often a save that others have overtaken is merged and tried again. Each time one of them got
-/// through, so it takes as many who save one session at once.
+/// through, and they are those of other processes: in this one they wait for each other.
 const MAX_SAVE_TRIES: usize = 1_000;
 const TEST_COOKIE_NAME: &str = "testcookie";
 const TEST_COOKIE_VALUE: &str = "worked";
@@ -597,6 +597,7 @@ impl Session {
         };
         let on_conflict = &self.settings().on_conflict;
         let store = &self.inner.store;
+        let mut turn = None;
         for _ in 0..MAX_SAVE_TRIES {
             let revision = match on_conflict {
                 OnConflict::Overwrite => None,
@@ -607,6 +608,9 @@ impl Session {
                 Ok(saved) => return Ok(state.saved(record, saved)),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
+            }
+            if turn.is_none() {
+                turn = Some(queue(&session_key).lock().await);
             }
             match store.load_latest(&session_key, self.now()).await {
                 Ok(None) => return Err(StoreError::Update.into()),
@@ -648,6 +652,16 @@ impl Session {
         let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
         Ok(SessionRecord { session_key, data, expire_date, revision })
     }
+}
+
+/// Where those wait in this process whose save was overtaken: they try again one after the other, not all
+/// at once for one of them to succeed.
+fn queue(session_key: &SessionKey) -> &'static Mutex<()> {
+    const LENGTH: usize = 64;
+    static QUEUES: [Mutex<()>; LENGTH] = [const { Mutex::const_new(()) }; LENGTH];
+    let bytes = session_key.as_str().bytes();
+    let sum = bytes.fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    &QUEUES[sum % LENGTH]
 }
 
 /// Shows nothing that is in the session.

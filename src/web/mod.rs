@@ -35,6 +35,8 @@ enum Decision {
     Keep { vary: bool },
     /// Save the session, then send the cookie again.
     Save,
+    /// Move the expiry if it is time to, and if so send the cookie again.
+    Touch,
 }
 
 /// Django's `SessionMiddleware.process_response` up to the first effect. `cookie_sent` is about the
@@ -48,11 +50,16 @@ fn decide(
     if cookie_sent && flags.empty {
         return Decision::Delete;
     }
-    let wanted = flags.modified || settings.save_every_request;
-    if wanted && !flags.empty && status.as_u16() < 500 {
-        return Decision::Save;
+    if flags.empty || status.as_u16() >= 500 {
+        return Decision::Keep { vary: flags.accessed };
     }
-    Decision::Keep { vary: flags.accessed }
+    let every = settings.save_every_request;
+    match settings.touch_interval {
+        _ if flags.modified => Decision::Save,
+        None if every => Decision::Save,
+        Some(_) if every || flags.accessed => Decision::Touch,
+        _ => Decision::Keep { vary: flags.accessed },
+    }
 }
 
 /// What to add to a response.
@@ -99,7 +106,21 @@ impl Exchange {
                 let set_cookie = self.save().await.map_err(|error| SessionRejection::of(&error))?;
                 Ok(Effect { set_cookie: Some(set_cookie?), vary: true })
             }
+            Decision::Touch => {
+                let set_cookie =
+                    self.touch().await.map_err(|error| SessionRejection::of(&error))?;
+                Ok(Effect { set_cookie: set_cookie.transpose()?, vary: true })
+            }
         }
+    }
+
+    async fn touch(&self) -> Result<Option<Result<HeaderValue, SessionRejection>>, SessionError> {
+        if !self.session.touch().await? {
+            return Ok(None);
+        }
+        let expiry = self.session.cookie_expiry().await?;
+        let session_key = self.session.session_key().await;
+        Ok(session_key.map(|key| cookie::set(self.session.settings(), &key, expiry)))
     }
 
     async fn save(&self) -> Result<Result<HeaderValue, SessionRejection>, SessionError> {

@@ -1,8 +1,8 @@
 # ruff: noqa: BLE001, C901, DTZ001, PLR0911, RUF005, SIM905 - many kinds of values
 """Ours against Django on random sessions, both ways, and the length of what is stored.
 
-The generator is seeded: a failure comes back. ``SESSIONS`` sessions go each way. ``make differential``
-goes on with other seeds.
+The generator is seeded: a failure comes back. ``SESSIONS`` sessions go each way.
+``make differential`` goes on with other seeds.
 """
 
 import base64

@@ -9,7 +9,7 @@ import string
 import zoneinfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from unpicklers import REAL, Python, print_of
 
@@ -109,6 +109,7 @@ def test_what_python_pickles_is_read_as_python_reads_it(value, protocol, in_pyth
 
 @SETTINGS
 @given(VALUES, st.sampled_from(PROTOCOLS))
+@example({bytes(bytearray(b"\xb6")): {b"\xb6"}}, 3)
 def test_what_is_pickled_here_python_reads(value, protocol):
     data = dumps(value, protocol=protocol)
     expected = pickle.loads(pickle.dumps(value, protocol))

@@ -137,13 +137,32 @@ def shown(value) -> str:
     return repr(value)
 
 
+SINGLE_BYTES = [bytes([byte]) for byte in range(256)]
+
+
 class Orderly(pickle._Pickler):
-    """Python's pickler, with sets in an order that does not depend on how they were filled."""
+    """Python's pickler, with sets in an order that does not depend on how they were filled.
+
+    Python keeps byte strings of length one, and makes others only by accident, which its two
+    unpicklers do not agree about. Here they are one.
+    """
+
+    def save_bytes(self, value):
+        kept = SINGLE_BYTES[value[0]] if len(value) == 1 else value
+        if kept is value:
+            pickle._Pickler.save_bytes(self, value)
+        else:
+            self.save(kept)
 
     def save_set(self, value):
         self.save_reduce(type(value), (sorted(value, key=shown),), obj=value)
 
-    dispatch: ClassVar = {**pickle._Pickler.dispatch, set: save_set, frozenset: save_set}
+    dispatch: ClassVar = {
+        **pickle._Pickler.dispatch,
+        bytes: save_bytes,
+        frozenset: save_set,
+        set: save_set,
+    }
 
 
 def print_of(value) -> bytes:

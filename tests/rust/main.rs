@@ -4,11 +4,13 @@
 mod api;
 mod cache;
 mod codec;
+mod conflicts;
 mod diagnose;
 mod differential;
 mod formats;
 mod fuzz;
 mod layers;
+mod lost_updates;
 mod middleware;
 mod pickle;
 mod pickle_oracle;

@@ -21,6 +21,7 @@ use sqlx::pool::PoolOptions;
 use sqlx::{AssertSqlSafe, Row};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use sqlx::{Connection, Database};
+use tokio::sync::{Mutex, MutexGuard};
 
 use self::dialect::{Dialect, Statements, Zone};
 pub use self::error::{ConnectError, SqlError};
@@ -101,6 +102,8 @@ pub struct SqlStore {
     persistent: bool,
     timeout: Duration,
     clear_batch: NonZeroU32,
+    /// Taken by who writes, where only one can at a time.
+    writer: Option<Arc<Mutex<()>>>,
 }
 
 /// Connections to a database of one of the kinds that were compiled in.
@@ -156,7 +159,10 @@ impl SqlPool {
 /// `fetch_optional` for a row, of which the last argument makes something.
 macro_rules! run {
     ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
-        run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
+        {
+            let _turn = $store.turn().await;
+            run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
+        }
     };
     ($store:expr, $statement:ident [$($parameter:expr),+] fetch_optional, $read:expr) => {
         run!(@ $store, $statement [$($parameter),+] fetch_optional, $read)
@@ -205,6 +211,8 @@ impl SqlStore {
     pub fn new(pool: impl Into<SqlPool>, codec: SessionCodec) -> Self {
         let pool = pool.into();
         let statements = Arc::new(pool.dialect().statements(TABLE));
+        // SQLite lets those who wait for its lock sleep, and some of them oversleep.
+        let writer = (pool.dialect() == Dialect::Sqlite).then(Arc::default);
         let zone = Zone { use_tz: true, time_zone: TimeZone::UTC };
         Self {
             pool,
@@ -215,6 +223,7 @@ impl SqlStore {
             persistent: true,
             timeout: TIMEOUT,
             clear_batch: CLEAR_BATCH,
+            writer,
         }
     }
 
@@ -304,6 +313,14 @@ impl SqlStore {
     /// The connections.
     pub fn pool(&self) -> &SqlPool {
         &self.pool
+    }
+
+    /// Waits until it is this task's turn to write.
+    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match &self.writer {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        }
     }
 
     fn encode(&self, record: &SessionRecord) -> Result<(String, String), StoreError> {

@@ -1,0 +1,80 @@
+//! Many requests change one session at once: how many of the changes are lost.
+//!
+//! Each worker counts a name of its own up, so that every change that was acknowledged can be told
+//! afterwards. `LOST_UPDATES` sets how often each does; `make lost-updates` takes 500, and prints what
+//! Django loses beside it.
+
+use std::sync::Arc;
+
+use django_session::session::OnConflict;
+use django_session::{Session, SessionKey, SessionSettings, SessionStore};
+
+pub(crate) const WORKERS: u64 = 32;
+
+pub(crate) fn rounds() -> u64 {
+    std::env::var("LOST_UPDATES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10)
+}
+
+/// How many of the changes are not there in the end.
+pub(crate) async fn lost(
+    store: Arc<dyn SessionStore>,
+    settings: &SessionSettings,
+    on_conflict: OnConflict,
+) -> u64 {
+    let mut settings = settings.clone();
+    settings.on_conflict = on_conflict;
+    let settings = Arc::new(settings);
+    let session = Session::new(Arc::clone(&store), Arc::clone(&settings), None);
+    session.save().await.unwrap();
+    let session_key = session.session_key().await.unwrap();
+    count_up(&store, &settings, &session_key, 0..WORKERS).await;
+    let session = Session::new(store, settings, Some(session_key));
+    let mut lost = 0;
+    for worker in 0..WORKERS {
+        let counted: u64 = session.get(&name(worker)).await.unwrap().unwrap_or(0);
+        lost += rounds() - counted;
+    }
+    lost
+}
+
+pub(crate) fn name(worker: u64) -> String {
+    format!("worker {worker}")
+}
+
+/// Lets some of the workers count, all at the same time.
+pub(crate) async fn count_up(
+    store: &Arc<dyn SessionStore>,
+    settings: &Arc<SessionSettings>,
+    session_key: &SessionKey,
+    workers: std::ops::Range<u64>,
+) {
+    let tasks: Vec<_> = workers
+        .map(|worker| {
+            let (store, settings) = (Arc::clone(store), Arc::clone(settings));
+            let session_key = session_key.clone();
+            tokio::spawn(async move {
+                let name = name(worker);
+                for _ in 0..rounds() {
+                    // A request.
+                    let key = Some(session_key.clone());
+                    let session = Session::new(Arc::clone(&store), Arc::clone(&settings), key);
+                    let count: u64 = session.get(&name).await.unwrap().unwrap_or(0);
+                    session.insert(&name, &(count + 1)).await.unwrap();
+                    session.save().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Checks that a store loses nothing, and shows what the last one to win would lose.
+pub(crate) async fn check(name: &str, store: Arc<dyn SessionStore>, settings: &SessionSettings) {
+    let merged = lost(Arc::clone(&store), settings, OnConflict::Merge).await;
+    let overwritten = lost(store, settings, OnConflict::Overwrite).await;
+    let all = WORKERS * rounds();
+    eprintln!("{name}: of {all} changes {merged} lost with merge, {overwritten} with overwrite");
+    assert_eq!(merged, 0, "{name}");
+}
