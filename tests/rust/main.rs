@@ -15,6 +15,7 @@ mod middleware;
 mod pickle;
 mod pickle_oracle;
 mod properties;
+mod redis;
 mod session;
 mod signing;
 mod stores;

@@ -103,7 +103,7 @@ impl Place {
 }
 
 /// The address of a server, if there is one to test with.
-fn server(variable: &str) -> Option<String> {
+pub(crate) fn server(variable: &str) -> Option<String> {
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {

@@ -1,0 +1,127 @@
+//! A connection that can be counted and broken: a TCP proxy before a real server.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What happens to the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// They are passed on.
+    Pass,
+    /// Once the next request is sent, the answer is cut off after so many bytes, and the connection
+    /// with it. Then they are passed on again.
+    CutAnswer(usize),
+    /// The next request breaks the connection, and no byte of it is sent. Then they are passed on again.
+    CutRequest,
+    /// They are kept back.
+    Swallow,
+}
+
+pub(super) struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mode: Mutex<Mode>,
+    /// How often the client has spoken after the server.
+    turns: AtomicUsize,
+    connections: AtomicUsize,
+    /// Counted up when all connections are to be cut.
+    cut: watch::Sender<u32>,
+}
+
+impl Proxy {
+    pub(super) async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let shared = Arc::new(Shared {
+            mode: Mode::Pass.into(),
+            turns: 0.into(),
+            connections: 0.into(),
+            cut: watch::Sender::new(0),
+        });
+        let proxy = Self { port: listener.local_addr().unwrap().port(), shared };
+        let shared = Arc::clone(&proxy.shared);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(carry(client, port, Arc::clone(&shared)));
+            }
+        });
+        proxy
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// Cuts all connections. New ones are accepted.
+    pub(super) fn cut(&self) {
+        self.shared.cut.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn turns(&self) -> usize {
+        self.shared.turns.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let Ok(mut server) = TcpStream::connect(address).await else { return };
+    let mut cut = shared.cut.subscribe();
+    let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
+    let mut server_spoke = true;
+    // How many bytes of the answer there may still be.
+    let mut left = None;
+    let take = |from: fn(Mode) -> bool| {
+        let mut mode = shared.mode.lock().unwrap();
+        let found = *mode;
+        if from(found) {
+            *mode = Mode::Pass;
+        }
+        found
+    };
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let Ok(count @ 1..) = read else { break };
+                if std::mem::take(&mut server_spoke) {
+                    shared.turns.fetch_add(1, Ordering::SeqCst);
+                }
+                match take(|mode| matches!(mode, Mode::CutAnswer(_) | Mode::CutRequest)) {
+                    Mode::CutRequest => break,
+                    Mode::Swallow => continue,
+                    Mode::CutAnswer(bytes) => left = Some(bytes),
+                    Mode::Pass => {}
+                }
+                if server.write_all(&from_client[..count]).await.is_err() {
+                    break;
+                }
+            }
+            read = server.read(&mut from_server) => {
+                let Ok(count @ 1..) = read else { break };
+                server_spoke = true;
+                let passed = left.map_or(count, |left: usize| left.min(count));
+                if client.write_all(&from_server[..passed]).await.is_err() || left.is_some() {
+                    break;
+                }
+            }
+            _ = cut.changed() => break,
+        }
+    }
+    // The other side is to see a reset.
+    let _ = client.set_zero_linger();
+}
