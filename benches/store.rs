@@ -49,6 +49,7 @@ impl Bench {
             session_key: SessionKey::generate(),
             data: session(),
             expire_date: now.checked_add(SignedDuration::from_hours(24)).unwrap(),
+            revision: None,
         };
         runtime.block_on(async {
             match store.pool() {

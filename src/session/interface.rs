@@ -110,7 +110,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError>;
 
-    /// As [`SessionStore::load`], from where sessions are written: past replicas and caches.
+    /// As [`SessionStore::load`], from where sessions are written: past replicas and caches. The
+    /// revision is one that can be replaced; that of `load` need not be, and is a conflict then.
     ///
     /// # Errors
     ///

@@ -126,7 +126,7 @@ pub(crate) fn merge(
     stored: &SessionData,
     on_conflict: &OnConflict,
 ) -> SessionData {
-    let changed = |name: Name<'_>| changes.has(name) || !mine.same_value(loaded, name);
+    let differs = |name: Name<'_>| changes.has(name) || !mine.same_value(loaded, name);
     let resolve = |name: Name<'_>| {
         let OnConflict::MergeWith(resolve) = on_conflict else { return Resolution::Mine };
         if stored.same_value(loaded, name) || stored.same_value(mine, name) {
@@ -150,7 +150,7 @@ pub(crate) fn merge(
             true
         }
     };
-    let set = mine.select(|name| changed(name) && decide(name));
+    let set = mine.select(|name| differs(name) && decide(name));
     let removed = loaded.select(|name| !mine.contains(name) && decide(name));
     merged.retain(|name| !removed.contains(name));
     // A name that was added and removed again was never loaded, and is in neither.
@@ -173,7 +173,9 @@ mod tests {
 
     fn changes(names: &[&str]) -> Changes {
         let mut changes = Changes::default();
-        names.iter().for_each(|name| changes.touch(name));
+        for name in names {
+            changes.touch(name);
+        }
         changes
     }
 

@@ -515,7 +515,7 @@ impl Session {
                 state.clear();
                 return Err(StoreError::Update.into());
             };
-            if let Some(before) = &before {
+            if let Some(before) = before.filter(|before| *before.data != *found.data) {
                 state.merge_old(&before.data, changes, &found.data, on_conflict);
                 self.save_locked(state).await?;
             }

@@ -14,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::codec::cache::{CacheCodec, CacheKeys};
 use crate::session::{
-    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+    DateTime, ExpiryError, Revision, Saved, SessionKey, SessionRecord, SessionSettings,
+    SessionStore, StoreError,
 };
 
 /// A value in a cache.
@@ -125,24 +126,31 @@ impl CacheStore {
         self
     }
 
-    fn key(&self, session_key: &SessionKey) -> String {
+    pub(super) fn cache(&self) -> &dyn Cache {
+        &*self.cache
+    }
+
+    pub(super) fn key(&self, session_key: &SessionKey) -> String {
         self.keys.server_key(session_key.as_str())
     }
 
-    fn encode(&self, record: &SessionRecord) -> Result<(Vec<u8>, SignedDuration), StoreError> {
-        let timeout = self.timeout(record.expire_date)?;
+    /// The value, and how long it is to live from now on.
+    pub(super) fn encode(
+        &self,
+        record: &SessionRecord,
+    ) -> Result<(Vec<u8>, SignedDuration), StoreError> {
+        let end = self.instant(record.expire_date)?;
         #[expect(clippy::cast_precision_loss, reason = "a fraction of a microsecond")]
-        let expiry = (Timestamp::now() + timeout).as_microsecond() as f64 / 1e6;
-        let value = self.codec.encode(&record.data, Some(expiry));
-        Ok((value.map_err(StoreError::CacheEncode)?, timeout))
+        let expiry = end.as_microsecond() as f64 / 1e6;
+        let value =
+            self.codec.encode(&record.data, Some(expiry)).map_err(StoreError::CacheEncode)?;
+        // Encoding takes its time too.
+        Ok((value, end.duration_since(Timestamp::now())))
     }
 
-    /// How long it is to a date.
-    fn timeout(&self, date: DateTime) -> Result<SignedDuration, StoreError> {
+    fn instant(&self, date: DateTime) -> Result<Timestamp, StoreError> {
         let instant = date.to_timestamp(&self.time_zone);
-        let instant =
-            instant.ok_or(StoreError::ExpireDate(crate::session::ExpiryError::OutOfRange))?;
-        Ok(instant.duration_since(Timestamp::now()))
+        instant.ok_or(StoreError::ExpireDate(ExpiryError::OutOfRange))
     }
 
     /// When an entry ends.
@@ -163,10 +171,8 @@ impl SessionStore for CacheStore {
         let (value, timeout) = self.encode(record)?;
         if !timeout.is_positive() {
             // It would be gone at once.
-            return match self.cache.has_key(&key).await? {
-                true => Err(StoreError::Create),
-                false => Ok(Saved::default()),
-            };
+            let taken = self.cache.has_key(&key).await?;
+            return if taken { Err(StoreError::Create) } else { Ok(Saved::default()) };
         }
         match self.cache.add(&key, &value, timeout).await? {
             Written::Done(revision) => Ok(Saved::as_revision(revision)),
@@ -180,6 +186,8 @@ impl SessionStore for CacheStore {
         _now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
         let Some(entry) = self.cache.get(&self.key(session_key)).await? else { return Ok(None) };
+        // Decoding takes its time too.
+        let expire_date = self.expire_date(entry.timeout);
         let found = match entry.flags {
             Some(flags) => self.codec.decode_flagged(&entry.value, flags),
             None => self.codec.decode(&entry.value),
@@ -187,7 +195,7 @@ impl SessionStore for CacheStore {
         Ok(Some(SessionRecord {
             session_key: session_key.clone(),
             data: Arc::new(found.map_err(StoreError::CacheDecode)?.data),
-            expire_date: self.expire_date(entry.timeout),
+            expire_date,
             revision: Some(entry.revision),
         }))
     }
@@ -210,16 +218,16 @@ impl SessionStore for CacheStore {
 
     async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let key = self.key(&record.session_key);
-        let timeout = self.timeout(record.expire_date)?;
+        let timeout = self.instant(record.expire_date)?.duration_since(Timestamp::now());
         let there = if timeout.is_positive() {
             self.cache.touch(&key, timeout).await?
         } else {
             self.cache.delete(&key, None).await? != Written::Missing
         };
-        match there {
-            true => Ok(Saved { revision: record.revision.clone(), ..Saved::default() }),
-            false => Err(StoreError::Update),
+        if !there {
+            return Err(StoreError::Update);
         }
+        Ok(Saved { revision: record.revision.clone(), ..Saved::default() })
     }
 
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {

@@ -3,13 +3,19 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | `CacheStore` | `cache` | one of Django's caches: `RedisCache` (`redis`) |
+//! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
 #[cfg(feature = "cache")]
 mod cache;
+#[cfg(all(feature = "cache", feature = "_sql"))]
+mod cached_db;
 mod memory;
+#[cfg(feature = "cache")]
+mod memory_cache;
 // `redis` alone is the name of the driver.
 #[cfg(feature = "redis")]
 #[path = "redis/mod.rs"]
@@ -23,7 +29,11 @@ pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
+#[cfg(all(feature = "cache", feature = "_sql"))]
+pub use cached_db::CachedDbStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "cache")]
+pub use memory_cache::MemoryCache;
 /// The driver, in the version whose clients [`RedisCache`] takes.
 #[cfg(feature = "redis")]
 #[doc(no_inline)]

@@ -3,6 +3,7 @@
 
 mod api;
 mod cache;
+mod cached_db;
 mod codec;
 mod conflicts;
 mod diagnose;

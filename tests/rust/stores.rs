@@ -32,15 +32,15 @@ use crate::vectors::{self, text, to_python_json};
 const NAIVE: &str = "America/New_York";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(crate) enum Kind {
     MySql,
     Postgres,
     Sqlite,
 }
 
 /// A table of its own in a database.
-struct Place {
-    kind: Kind,
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
     url: String,
     table: String,
     _directory: Option<tempfile::TempDir>,
@@ -48,7 +48,7 @@ struct Place {
 
 impl Place {
     /// Makes the table as Django makes it; `None` if there is no such server.
-    async fn new(kind: Kind) -> Option<Self> {
+    pub(crate) async fn new(kind: Kind) -> Option<Self> {
         let place = Self::without_table(kind)?;
         let pool = place.pool().await;
         for statement in ddl(kind) {
@@ -73,7 +73,7 @@ impl Place {
         Some(Self { kind, url, table, _directory: directory })
     }
 
-    async fn all() -> Vec<Self> {
+    pub(crate) async fn all() -> Vec<Self> {
         let mut places = Vec::new();
         for kind in [Kind::Sqlite, Kind::Postgres, Kind::MySql] {
             places.extend(Self::new(kind).await);
@@ -81,7 +81,7 @@ impl Place {
         places
     }
 
-    async fn store(&self) -> SqlStore {
+    pub(crate) async fn store(&self) -> SqlStore {
         self.store_for(&settings()).await
     }
 
@@ -93,11 +93,11 @@ impl Place {
         self.store().await.pool().clone()
     }
 
-    async fn execute(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.pool().await, &sql.replace("{table}", &self.table)).await;
     }
 
-    async fn select(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn select(&self, sql: &str) -> Vec<String> {
         select(&self.pool().await, &sql.replace("{table}", &self.table)).await
     }
 }
@@ -167,7 +167,7 @@ async fn try_select(pool: &SqlPool, sql: &str) -> sqlx::Result<Vec<String>> {
     })
 }
 
-fn settings() -> SessionSettings {
+pub(crate) fn settings() -> SessionSettings {
     SessionSettings::default()
         .with_secret_key(SecretKey::new("correct horse battery staple").unwrap())
 }
@@ -179,7 +179,7 @@ fn naive_settings() -> SessionSettings {
     settings
 }
 
-fn now() -> DateTime {
+pub(crate) fn now() -> DateTime {
     settings().datetime(Timestamp::now())
 }
 
@@ -187,7 +187,7 @@ fn naive_now() -> DateTime {
     naive_settings().datetime(Timestamp::now())
 }
 
-fn record(now: DateTime) -> SessionRecord {
+pub(crate) fn record(now: DateTime) -> SessionRecord {
     let mut data = SessionData::new();
     data.insert("secret", "in the session").unwrap();
     SessionRecord {

@@ -96,6 +96,18 @@ impl Dialect {
                 time(second),
             )
             .into(),
+            load_held: format!(
+                "SELECT session_data, {expire_date} FROM {table} \
+                 WHERE session_key = {first} AND expire_date > {}{}",
+                time(second),
+                // MariaDB has no other words for it. SQLite locks the whole database beforehand.
+                match self {
+                    Self::MySql => " LOCK IN SHARE MODE",
+                    Self::Postgres => " FOR SHARE",
+                    Self::Sqlite => "",
+                },
+            )
+            .into(),
             save: format!(
                 "UPDATE {table} SET session_data = {first}, expire_date = {} \
                  WHERE session_key = {third}",
@@ -158,6 +170,8 @@ pub(super) struct Statements {
     pub(super) create: Arc<str>,
     /// Key, now.
     pub(super) load: Arc<str>,
+    /// Key, now; nobody changes or deletes the row before the transaction ends.
+    pub(super) load_held: Arc<str>,
     /// Data, expire date, key.
     pub(super) save: Arc<str>,
     /// Data, expire date, key, data that is to be replaced.

@@ -80,7 +80,6 @@ impl From<sqlx::Error> for SqlError {
 impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
         let class = match &error.0 {
-            Kind::Column(_) => Class::Refused,
             Kind::TimedOut | Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::TimedOut,
             Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Class::TimedOut
@@ -89,7 +88,7 @@ impl From<SqlError> for StoreError {
                 Class::Gone
             }
             Kind::Sqlx(sqlx::Error::Database(error)) => class_of(&**error),
-            Kind::Sqlx(_) => Class::Refused,
+            Kind::Column(_) | Kind::Sqlx(_) => Class::Refused,
         };
         let error = Box::new(error);
         match class {

@@ -334,6 +334,77 @@ impl SqlStore {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
     }
 
+    /// A row of `load`: the session, or why it is none.
+    fn read<R: LoadedRow>(
+        &self,
+        session_key: &SessionKey,
+        row: &R,
+    ) -> Result<Result<SessionRecord, StoreError>, SqlError> {
+        // Some servers give text columns out as bytes; the type that is declared says little.
+        let session_data = row.session_data()?;
+        let expire_date = row.expire_date(&self.zone)?;
+        let decoded = self.codec.decode(session_data).map_err(StoreError::Decode);
+        Ok(decoded.map(|decoded| SessionRecord {
+            session_key: session_key.clone(),
+            data: Arc::new(decoded.data),
+            expire_date,
+            revision: Some(Revision::new(session_data.as_bytes())),
+        }))
+    }
+
+    /// As `load`, and lets `hold` run while nobody can save or delete the session.
+    #[cfg(feature = "cache")]
+    pub(super) async fn load_held<T, F: Future<Output = T> + Send>(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+        hold: impl FnOnce(SessionRecord) -> F + Send,
+    ) -> Result<Option<T>, StoreError> {
+        if self.cannot_exist(session_key) {
+            return Ok(None);
+        }
+        let now = self.encode_time(now)?;
+        let (key, now) = (session_key.as_str(), &*now);
+        let statement = AssertSqlSafe(Arc::clone(&self.statements.load_held));
+        macro_rules! held {
+            ($pool:ident, $begin:literal) => {
+                async {
+                    let mut transaction = $pool.begin_with($begin).await?;
+                    let query = sqlx::query(statement).persistent(self.persistent);
+                    let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
+                    let found = match row {
+                        Some(row) => match self.read(session_key, &row)? {
+                            Ok(record) => Ok(Some(hold(record).await)),
+                            Err(error) => Err(error),
+                        },
+                        None => Ok(None),
+                    };
+                    // There is nothing to be committed, and the caller need not wait for the end.
+                    drop(transaction);
+                    Ok::<_, SqlError>(found)
+                }
+            };
+        }
+        let transaction = async {
+            match &self.pool {
+                #[cfg(feature = "mysql")]
+                SqlPool::MySql(pool) => held!(pool, "START TRANSACTION").await,
+                #[cfg(feature = "postgres")]
+                SqlPool::Postgres(pool) => held!(pool, "BEGIN").await,
+                #[cfg(feature = "sqlite")]
+                SqlPool::Sqlite(pool) => {
+                    let _turn = self.turn().await;
+                    held!(pool, "BEGIN IMMEDIATE").await
+                }
+            }
+        };
+        let found = match tokio::time::timeout(self.timeout, transaction).await {
+            Ok(found) => found,
+            Err(_) => Err(SqlError::timed_out()),
+        };
+        found.or_else(|error| no_such_key(error, session_key).map(Ok))?
+    }
+
     /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
     /// it.
     fn cannot_exist(&self, session_key: &SessionKey) -> bool {
@@ -382,23 +453,11 @@ impl SessionStore for SqlStore {
             return Ok(None);
         }
         let now = self.encode_time(now)?;
-        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| {
-            let Some(row) = row else { return Ok(None) };
-            // Some servers give text columns out as bytes; the type that is declared says little.
-            let session_data: &str = row.try_get_unchecked(0)?;
-            let expire_date = row.expire_date(&self.zone)?;
-            let revision = Revision::new(session_data.as_bytes());
-            Ok(Some((self.codec.decode(session_data), expire_date, revision)))
-        });
-        match found.or_else(|error| no_such_key(error, session_key))? {
+        let found = run!(self, load[session_key.as_str(), &*now] fetch_optional, |row| match row {
+            Some(row) => self.read(session_key, &row).map(Some),
             None => Ok(None),
-            Some((decoded, expire_date, revision)) => Ok(Some(SessionRecord {
-                session_key: session_key.clone(),
-                data: Arc::new(decoded.map_err(StoreError::Decode)?.data),
-                expire_date,
-                revision: Some(revision),
-            })),
-        }
+        });
+        found.or_else(|error| no_such_key(error, session_key))?.transpose()
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -475,13 +534,18 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// The column `expire_date` of a row of `load`.
-trait ExpireDate {
+/// The columns of a row of `load`.
+trait LoadedRow {
+    fn session_data(&self) -> Result<&str, SqlError>;
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError>;
 }
 
 #[cfg(feature = "mysql")]
-impl ExpireDate for sqlx::mysql::MySqlRow {
+impl LoadedRow for sqlx::mysql::MySqlRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
@@ -489,7 +553,11 @@ impl ExpireDate for sqlx::mysql::MySqlRow {
 }
 
 #[cfg(feature = "postgres")]
-impl ExpireDate for sqlx::postgres::PgRow {
+impl LoadedRow for sqlx::postgres::PgRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     /// Not by a type of sqlx: those panic at `infinity`.
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let value = self.try_get_raw(1)?;
@@ -500,7 +568,11 @@ impl ExpireDate for sqlx::postgres::PgRow {
 }
 
 #[cfg(feature = "sqlite")]
-impl ExpireDate for sqlx::sqlite::SqliteRow {
+impl LoadedRow for sqlx::sqlite::SqliteRow {
+    fn session_data(&self) -> Result<&str, SqlError> {
+        Ok(self.try_get_unchecked(0)?)
+    }
+
     fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
