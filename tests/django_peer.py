@@ -2,8 +2,10 @@
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
+    django_peer.py cache CACHE        takes a step a line on the cache engine, and answers each by one
 
-``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes.
+``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. ``CACHE`` is the
+entry of ``CACHES`` in JSON; the steps are the methods of ``Engine``.
 """
 
 from __future__ import annotations
@@ -68,12 +70,94 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
+class Engine:
+    """Sessions as a view of the site would use them, each step in a request of its own."""
+
+    def __init__(self) -> None:
+        from django.contrib.sessions.backends.cache import SessionStore
+
+        self._store = SessionStore
+        self._held: Any = None
+
+    def _found(self, key: str) -> Any:
+        """Return the session, or None if there is none."""
+        store = self._store(key)
+        # Loading a session that is not there takes the key away.
+        store.get("")
+        return store if store.session_key == key else None
+
+    def create(self, data: dict[str, Any], age: int | None) -> str:
+        store = self._store()
+        store.update(data)
+        store.set_expiry(age)
+        store.save()
+        return str(store.session_key)
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        store = self._found(key)
+        return None if store is None else dict(store.items())
+
+    def save(self, key: str, data: dict[str, Any], remove: list[str], age: int | None) -> bool:
+        """Return whether there was a session to save."""
+        store = self._found(key)
+        if store is None:
+            return False
+        store.update(data)
+        for name in remove:
+            store.pop(name, None)
+        store.set_expiry(age)
+        store.save()
+        return True
+
+    def hold(self, key: str) -> bool:
+        """Load a session and return whether there is one; `late` saves it."""
+        self._held = self._found(key)
+        return self._held is not None
+
+    def late(self, data: dict[str, Any]) -> bool:
+        """Return whether the session that was held is still there to be saved."""
+        from django.contrib.sessions.backends.base import UpdateError
+
+        self._held.update(data)
+        try:
+            self._held.save()
+        except UpdateError:
+            return False
+        return True
+
+    def exists(self, key: str) -> bool:
+        return bool(self._store().exists(key))
+
+    def delete(self, key: str) -> None:
+        self._store().delete(key)
+
+    def cycle(self, key: str) -> str | None:
+        store = self._found(key)
+        if store is None:
+            return None
+        store.cycle_key()
+        # The engine writes the data when the response is made.
+        store.save()
+        return str(store.session_key)
+
+    def flush(self, key: str) -> None:
+        self._store(key).flush()
+
+
 def main() -> None:
     import django
     from django.conf import settings
 
-    settings.configure(SECRET_KEY=SECRET_KEY)
+    caches = {"default": json.loads(sys.argv[2])} if sys.argv[1] == "cache" else {}
+    settings.configure(SECRET_KEY=SECRET_KEY, **({"CACHES": caches} if caches else {}))
     django.setup()
+    if caches:
+        engine = Engine()
+        for line in sys.stdin:
+            step = json.loads(line)
+            answer = getattr(engine, step.pop("step"))(**step)
+            print(json.dumps(answer), flush=True)
+        return
     from django.contrib.sessions.backends.db import SessionStore
     from django.contrib.sessions.serializers import JSONSerializer
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 const COUNT: usize = 20_000;
 const SECRET_KEY: &str = "the secret of the differential test";
 
-fn peer(arguments: &[&str]) -> Option<Command> {
+pub(crate) fn peer(arguments: &[&str]) -> Option<Command> {
     let Some(python) = std::env::var_os("TEST_PYTHON") else {
         let message = "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
         assert!(std::env::var_os("CI").is_none(), "{message}");

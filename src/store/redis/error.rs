@@ -33,6 +33,8 @@ pub struct RedisError(Kind);
 #[derive(Clone)]
 enum Kind {
     Driver(redis::RedisError),
+    /// The nodes of a cluster do not agree on who is responsible.
+    Moving(redis::RedisError),
     /// Too few replicas have it, or it is not known whether they do.
     NotReplicated,
     /// The server took longer than the cache waits.
@@ -44,6 +46,14 @@ enum Kind {
 }
 
 impl RedisError {
+    /// An error of the driver of clusters, which follows where it is sent as often as makes sense.
+    pub(super) fn of_cluster(error: redis::RedisError) -> Self {
+        Self(match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::Moved) => Kind::Moving(error),
+            _ => Kind::Driver(error),
+        })
+    }
+
     pub(super) fn not_replicated() -> Self {
         Self(Kind::NotReplicated)
     }
@@ -64,7 +74,7 @@ impl RedisError {
     /// its code, but do not log it.
     pub fn as_redis(&self) -> Option<&redis::RedisError> {
         match &self.0 {
-            Kind::Driver(error) => Some(error),
+            Kind::Driver(error) | Kind::Moving(error) => Some(error),
             Kind::NotReplicated | Kind::TimedOut | Kind::Unexpected | Kind::Unknown => None,
         }
     }
@@ -114,20 +124,21 @@ impl From<RedisError> for StoreError {
 
 impl fmt::Display for RedisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = match &self.0 {
-            Kind::Driver(error) => error,
-            Kind::NotReplicated => {
-                return f.write_str("not enough replicas have confirmed the write");
-            }
-            Kind::TimedOut => return f.write_str("the server took too long"),
-            Kind::Unexpected => return f.write_str("the server's answer makes no sense"),
-            Kind::Unknown => {
-                return f
-                    .write_str("the connection failed, and the write may have been done or not");
-            }
-        };
-        match error.kind() {
-            ErrorKind::Server(_) | ErrorKind::Extension => match error.code().filter(is_code) {
+        f.write_str(match &self.0 {
+            Kind::Driver(error) => return show(error, f),
+            Kind::Moving(_) => "the cluster is changing",
+            Kind::NotReplicated => "not enough replicas have confirmed the write",
+            Kind::TimedOut => "the server took too long",
+            Kind::Unexpected => "the server's answer makes no sense",
+            Kind::Unknown => "the connection failed, and the write may have been done or not",
+        })
+    }
+}
+
+fn show(error: &redis::RedisError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(match error.kind() {
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            return match error.code().filter(is_code) {
                 Some(code @ ("ASK" | "MOVED")) => {
                     write!(f, "the server reports {code}: it is a node of a cluster")
                 }
@@ -136,26 +147,24 @@ impl fmt::Display for RedisError {
                     None => write!(f, "the server reports {code}; its message may hold values"),
                 },
                 None => f.write_str("the server reports an error; its message may hold values"),
-            },
-            // Details are messages of servers, put into the text.
-            ErrorKind::Io if error.detail().is_none() => {
-                write!(f, "the connection failed: {error}")
-            }
-            ErrorKind::Io => f.write_str("the connection failed"),
-            ErrorKind::AuthenticationFailed => f.write_str("the server refused the login"),
-            ErrorKind::ClusterConnectionNotFound => {
-                f.write_str("no node of the cluster can be reached")
-            }
-            ErrorKind::MasterNameNotFoundBySentinel => {
-                f.write_str("the Sentinels know no master of this name that is up")
-            }
-            ErrorKind::Parse => f.write_str("the server's answer is malformed"),
-            ErrorKind::EmptySentinelList | ErrorKind::InvalidClientConfig => {
-                f.write_str("the client of the server is set up wrongly")
-            }
-            _ => f.write_str("the driver failed"),
+            };
         }
-    }
+        // Details are messages of servers, put into the text.
+        ErrorKind::Io if error.detail().is_none() => {
+            return write!(f, "the connection failed: {error}");
+        }
+        ErrorKind::Io => "the connection failed",
+        ErrorKind::AuthenticationFailed => "the server refused the login",
+        ErrorKind::ClusterConnectionNotFound => "no node of the cluster can be reached",
+        ErrorKind::MasterNameNotFoundBySentinel => {
+            "the Sentinels know no master of this name that is up"
+        }
+        ErrorKind::Parse => "the server's answer is malformed",
+        ErrorKind::EmptySentinelList | ErrorKind::InvalidClientConfig => {
+            "the client of the server is set up wrongly"
+        }
+        _ => "the driver failed",
+    })
 }
 
 impl fmt::Debug for RedisError {
@@ -185,6 +194,7 @@ enum Class {
 fn class_of(error: &RedisError) -> Class {
     let error = match &error.0 {
         Kind::Driver(error) => error,
+        Kind::Moving(_) => return Class::Busy,
         Kind::NotReplicated | Kind::TimedOut => return Class::TimedOut,
         Kind::Unexpected => return Class::Refused,
         Kind::Unknown => return Class::Gone,

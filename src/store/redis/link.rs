@@ -176,11 +176,17 @@ impl Link {
         let Ok(values) = tokio::time::timeout(self.limits.answer, sent).await else {
             return Err(RedisError::timed_out());
         };
-        let values = values?;
-        match values.first() {
-            Some(Value::ServerError(error)) => Err(redis::RedisError::from(error.clone()).into()),
-            _ => Ok(values),
-        }
+        let error = match values {
+            Ok(values) => match values.first() {
+                Some(Value::ServerError(error)) => redis::RedisError::from(error.clone()),
+                _ => return Ok(values),
+            },
+            Err(error) => error,
+        };
+        Err(match connection {
+            Connection::Cluster(_) => RedisError::of_cluster(error),
+            Connection::Server(_) => error.into(),
+        })
     }
 
     /// The connection that is kept, or a new one.

@@ -1,1 +1,389 @@
+//! A running Django and this store on one Redis server: thousands of steps, at random by one or the
+//! other, against a model.
+//!
+//! `DIFFERENTIAL_SEED` starts another walk, `DIFFERENTIAL_STEPS` sets its length.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::Arc;
+
+use django_session::codec::cache::{
+    CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer, Compressor,
+};
+use django_session::session::Expiry;
+use django_session::store::{CacheStore, RedisCache};
+use django_session::{Session, SessionData, SessionKey, SessionSettings, SessionStore as _};
+use serde_json::{Map, Value, json};
+
+use super::{PLAIN, ask, cache, raw};
+use crate::differential::peer;
+use crate::stores::server;
+
+const SEED: u64 = 20_260_101;
+const STEPS: u64 = 3_000;
+
+fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Django, in a process of its own.
+struct Django {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Django {
+    fn start(cache: &Value) -> Option<Self> {
+        let mut command = peer(&["cache", &cache.to_string()])?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Some(Self { child, input, output })
+    }
+
+    fn step(&mut self, step: &Value) -> Value {
+        writeln!(self.input, "{step}").unwrap();
+        let answer = self.output.next().expect("Django goes on").unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+}
+
+impl Drop for Django {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// This side, whose steps have the same words.
+struct Ours {
+    store: CacheStore,
+    settings: Arc<SessionSettings>,
+    held: Option<Session>,
+}
+
+impl Ours {
+    fn request(&self, key: Option<&str>) -> Session {
+        let key = key.map(|key| SessionKey::parse(key).unwrap());
+        Session::new(Arc::new(self.store.clone()), Arc::clone(&self.settings), key)
+    }
+
+    /// The session, if it is there.
+    async fn found(&self, key: &str) -> Option<Session> {
+        let session = self.request(Some(key));
+        session.data().await.unwrap();
+        session.session_key().await.is_some_and(|found| found.as_str() == key).then_some(session)
+    }
+
+    async fn step(&mut self, step: &Value) -> Value {
+        let key = step["key"].as_str();
+        match step["step"].as_str().unwrap() {
+            "create" => {
+                let session = self.request(None);
+                change(&session, step).await;
+                session.save().await.unwrap();
+                json!(session.session_key().await.unwrap().as_str())
+            }
+            "load" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    let data = session.data().await.unwrap();
+                    serde_json::from_str(&data.to_json().unwrap()).unwrap()
+                }
+                None => Value::Null,
+            },
+            "save" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    change(&session, step).await;
+                    session.save().await.unwrap();
+                    json!(true)
+                }
+                None => json!(false),
+            },
+            "hold" => {
+                self.held = self.found(key.unwrap()).await;
+                json!(self.held.is_some())
+            }
+            "late" => {
+                let session = self.held.take().unwrap();
+                session.update(&data(step)).await.unwrap();
+                match session.save().await {
+                    Ok(_) => json!(true),
+                    Err(error) if error.is_interrupted() => json!(false),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            "exists" => {
+                json!(self.store.exists(&SessionKey::parse(key.unwrap()).unwrap()).await.unwrap())
+            }
+            "delete" => {
+                self.store.delete(&SessionKey::parse(key.unwrap()).unwrap()).await.unwrap();
+                Value::Null
+            }
+            "cycle" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    session.cycle_key().await.unwrap();
+                    json!(session.session_key().await.unwrap().as_str())
+                }
+                None => Value::Null,
+            },
+            _ => {
+                self.request(key).flush().await.unwrap();
+                Value::Null
+            }
+        }
+    }
+}
+
+fn data(step: &Value) -> SessionData {
+    SessionData::from_json(&step["data"].to_string()).unwrap()
+}
+
+async fn change(session: &Session, step: &Value) {
+    session.update(&data(step)).await.unwrap();
+    for name in step["remove"].as_array().into_iter().flatten() {
+        session.remove(name.as_str().unwrap()).await.unwrap();
+    }
+    let age = step["age"].as_i64();
+    session.set_expiry(age.map_or(Expiry::Default, Expiry::Age)).await.unwrap();
+}
+
+/// What should be there.
+#[derive(Default)]
+struct Model {
+    sessions: BTreeMap<String, Map<String, Value>>,
+    gone: Vec<String>,
+}
+
+impl Model {
+    /// Does the step, and says what the answer has to be; of a new key anything.
+    fn step(&mut self, step: &Value, answer: &Value) -> Value {
+        let key = step["key"].as_str().unwrap_or_default();
+        match step["step"].as_str().unwrap() {
+            "create" => {
+                let mut data = Map::new();
+                changed(&mut data, step);
+                let key = answer.as_str().expect("a key").to_owned();
+                assert!(self.sessions.insert(key, data).is_none(), "the key is new");
+                answer.clone()
+            }
+            "load" => self.sessions.get(key).cloned().map_or(Value::Null, Value::Object),
+            "save" => match self.sessions.get_mut(key) {
+                Some(data) => {
+                    changed(data, step);
+                    json!(true)
+                }
+                None => json!(false),
+            },
+            "exists" => json!(self.sessions.contains_key(key)),
+            "cycle" => match self.sessions.remove(key) {
+                Some(data) => {
+                    self.gone.push(key.to_owned());
+                    let new = answer.as_str().expect("a key").to_owned();
+                    assert!(self.sessions.insert(new, data).is_none(), "the key is new");
+                    answer.clone()
+                }
+                None => Value::Null,
+            },
+            _ => {
+                self.sessions.remove(key);
+                self.gone.push(key.to_owned());
+                Value::Null
+            }
+        }
+    }
+}
+
+fn changed(data: &mut Map<String, Value>, step: &Value) {
+    data.extend(step["data"].as_object().unwrap().clone());
+    for name in step["remove"].as_array().into_iter().flatten() {
+        data.remove(name.as_str().unwrap());
+    }
+    match step.get("age") {
+        None => {}
+        Some(Value::Null) => drop(data.remove("_session_expiry")),
+        Some(age) => drop(data.insert("_session_expiry".to_owned(), age.clone())),
+    }
+}
+
+/// Numbers that are the same for the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    fn choose<'a, T>(&mut self, values: &'a [T]) -> &'a T {
+        let index = self.below(values.len() as u64);
+        &values[usize::try_from(index).unwrap()]
+    }
+
+    fn name(&mut self) -> String {
+        (*self.choose(&["a", "cart", "naïve", "\u{1F36A}", "_auth_user_hash", "", "x y"]))
+            .to_owned()
+    }
+
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "they are small")]
+    fn value(&mut self, depth: u32) -> Value {
+        match self.below(if depth == 0 { 6 } else { 8 }) {
+            0 => json!(self.below(1 << 62) as i64 - (1 << 61)),
+            1 => json!((self.below(1 << 40) as f64 - 1e6) / 8.0),
+            2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(self.below(30) as usize)),
+            3 => json!(self.below(2) == 0),
+            4 => Value::Null,
+            5 => json!("x".repeat(self.below(2000) as usize)),
+            6 => (0..self.below(5)).map(|_| self.value(depth - 1)).collect(),
+            _ => {
+                let entries = (0..self.below(5)).map(|_| (self.name(), self.value(depth - 1)));
+                Value::Object(entries.collect())
+            }
+        }
+    }
+
+    fn step(&mut self, model: &Model) -> Value {
+        let there: Vec<_> = model.sessions.keys().collect();
+        // Enough to choose from, and sometimes one that is not there any more, or never was.
+        let kind = if there.len() < 5 { 0 } else { self.below(20) };
+        let key = match self.below(8) {
+            0 if !model.gone.is_empty() => self.choose(&model.gone).clone(),
+            1 if kind > 0 => "nobody-ever-had-this-key-00000000".to_owned(),
+            _ if there.is_empty() => String::new(),
+            _ => (*self.choose(&there)).clone(),
+        };
+        let data: Map<_, _> = (0..self.below(4)).map(|_| (self.name(), self.value(3))).collect();
+        let age = *self.choose(&[None, None, Some(3600), Some(1_000_000)]);
+        match kind {
+            0 | 1 => json!({"step": "create", "data": data, "age": age}),
+            2..=7 => json!({"step": "load", "key": key}),
+            8..=14 => {
+                let remove: Vec<_> = (0..self.below(3)).map(|_| self.name()).collect();
+                json!({"step": "save", "key": key, "data": data, "remove": remove, "age": age})
+            }
+            15 => json!({"step": "exists", "key": key}),
+            16 => json!({"step": "delete", "key": key}),
+            17 | 18 => json!({"step": "cycle", "key": key}),
+            _ => json!({"step": "flush", "key": key}),
+        }
+    }
+}
+
+/// One entry of `CACHES`, and what reads and writes the same.
+async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
+    let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
+    let prefix = SessionKey::generate();
+    let class = match backend {
+        CacheBackend::Redis => "django.core.cache.backends.redis.RedisCache",
+        _ => "django_redis.cache.RedisCache",
+    };
+    let config = json!({
+        "BACKEND": class,
+        "LOCATION": url,
+        "KEY_PREFIX": prefix.as_str(),
+        "VERSION": 7,
+        "OPTIONS": options,
+    });
+    let Some(mut django) = Django::start(&config) else { return };
+    let keys = CacheKeys::new(CacheEngine::Cache).with_key_prefix(prefix.as_str()).with_version(7);
+    let mut ours = ours(cache, keys.clone(), backend);
+
+    let mut random = Random(seed);
+    let mut model = Model::default();
+    let mut raw = raw(&url).await;
+    for number in 0..variable("DIFFERENTIAL_STEPS", STEPS) {
+        let by_django = random.below(2) == 0;
+        let who = if by_django { "Django" } else { "this store" };
+        let told = |step: &Value| format!("{name}, seed {seed}, step {number}, {who}: {step}");
+        let step = random.step(&model);
+        // The one reads, the other does the step, and only then the one writes.
+        let held = random.below(10) == 0 && model.sessions.contains_key(text(&step, "key"));
+        let before = model.sessions.get(text(&step, "key")).cloned();
+        if held {
+            let hold = json!({"step": "hold", "key": step["key"]});
+            let found = if by_django { ours.step(&hold).await } else { django.step(&hold) };
+            assert_eq!(found, json!(true), "{}", told(&hold));
+        }
+        let answer = if by_django { django.step(&step) } else { ours.step(&step).await };
+        let expected = model.step(&step, &answer);
+        assert_eq!(answer, expected, "{}", told(&step));
+        // Both set the same timeout, which is out of the reach of the other one's answers.
+        if ("save", &json!(true)) == (text(&step, "step"), &answer) {
+            let key = keys.server_key(text(&step, "key"));
+            let left = ask::<i64>(&mut raw, &["TTL", &key]).await;
+            let age = step["age"].as_i64().unwrap_or(1_209_600);
+            assert!((age - 600..=age).contains(&left), "{left}, {}", told(&step));
+        }
+        if held {
+            let late = json!({"step": "late", "data": {random.name(): random.value(2)}});
+            let saved = if by_django { ours.step(&late).await } else { django.step(&late) };
+            let session = model.sessions.get_mut(text(&step, "key"));
+            assert_eq!(saved, json!(session.is_some()), "{}", told(&late));
+            if let Some(data) = session {
+                if !by_django {
+                    // What this store has just saved is lost: Django writes all that it has read.
+                    *data = before.unwrap_or_default();
+                }
+                changed(data, &late);
+            }
+        }
+    }
+    // At last each looks at all of them.
+    for (key, data) in &model.sessions {
+        let load = json!({"step": "load", "key": key});
+        assert_eq!(django.step(&load), Value::Object(data.clone()), "{name}, seed {seed}");
+        assert_eq!(ours.step(&load).await, Value::Object(data.clone()), "{name}, seed {seed}");
+    }
+    let pattern = format!("{}:*", prefix.as_str());
+    let there: Vec<String> = ask(&mut raw, &["KEYS", &pattern]).await;
+    assert_eq!(there.len(), model.sessions.len(), "{name}, seed {seed}: nothing else is there");
+}
+
+fn ours(cache: RedisCache, keys: CacheKeys, backend: CacheBackend) -> Ours {
+    let store = CacheStore::new(cache, keys, CacheCodec::new(backend));
+    Ours { store, settings: Arc::new(SessionSettings::default()), held: None }
+}
+
+fn text<'a>(step: &'a Value, name: &str) -> &'a str {
+    step[name].as_str().unwrap_or_default()
+}
+
+fn seed() -> u64 {
+    variable("DIFFERENTIAL_SEED", SEED)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_of_django_and_this_store_agree() {
+    walk("RedisCache", json!({}), CacheBackend::Redis, seed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_caches_of_django_redis_and_this_store_agree() {
+    for (number, (serializer, its_class, compressor, class)) in [
+        (
+            CacheSerializer::Pickle,
+            "pickle.PickleSerializer",
+            Compressor::Identity,
+            "identity.Identity",
+        ),
+        (CacheSerializer::Pickle, "pickle.PickleSerializer", Compressor::Zlib, "zlib.Zlib"),
+        (CacheSerializer::Json, "json.JSONSerializer", Compressor::Gzip, "gzip.Gzip"),
+        (CacheSerializer::Json, "json.JSONSerializer", Compressor::Zstd, "zstd.ZStd"),
+        (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lz4, "lz4.Lz4"),
+        (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lzma, "lzma.Lzma"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let options = json!({
+            "SERIALIZER": format!("django_redis.serializers.{its_class}"),
+            "COMPRESSOR": format!("django_redis.compressors.{class}Compressor"),
+        });
+        let backend = CacheBackend::DjangoRedis { serializer, compressor };
+        walk(its_class, options, backend, seed() + number as u64).await;
+    }
+}
