@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 
 FEATURES := sqlite,postgres,mysql,axum,cache,redis,cli,testing
 BIN := $(VENV)/bin
-# Runs a command beside throw-away databases; inside another such run it only passes them on.
+# Runs a command beside throw-away servers; inside another such run it only passes them on.
 SERVICES := $(PYTHON) tests/services.py run --
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 
@@ -32,7 +32,7 @@ dev: $(VENV)/.extension
 demo: dev
 	$(BIN)/python examples/shared_login/run.py
 
-.PHONY: test  ## Run all tests of both languages beside real databases
+.PHONY: test  ## Run all tests of both languages beside real servers
 test: dev
 	$(SERVICES) $(MAKE) --no-print-directory test-rust test-python
 

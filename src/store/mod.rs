@@ -13,6 +13,8 @@
 mod cache;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 mod cached_db;
+#[cfg(feature = "_url")]
+mod connect;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
@@ -20,17 +22,23 @@ mod memory_cache;
 #[cfg(feature = "redis")]
 #[path = "redis/mod.rs"]
 mod redis_cache;
-#[cfg(any(feature = "redis", feature = "_sql"))]
+#[cfg(feature = "_sql")]
+mod replicated;
+#[cfg(any(feature = "_sql", feature = "redis"))]
 mod retry;
 #[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "_url")]
+mod url;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use cached_db::CachedDbStore;
+#[cfg(feature = "_url")]
+pub use connect::ConnectError;
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
@@ -41,8 +49,12 @@ pub use redis;
 #[cfg(feature = "redis")]
 pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
 #[cfg(feature = "_sql")]
-pub use sql::{ConnectError, SqlError, SqlPool, SqlStore};
+pub use replicated::ReplicatedStore;
+#[cfg(feature = "_sql")]
+pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.
 #[cfg(feature = "_sql")]
 #[doc(no_inline)]
 pub use sqlx;
+#[cfg(feature = "_url")]
+pub use url::{StoreUrl, UrlError};

@@ -8,7 +8,7 @@ pub(super) enum Failure {
     /// A connection that was kept turned out to be broken, as all are after the server was restarted.
     Broken,
     /// The server rolled the operation back in favour of somebody else's.
-    #[cfg_attr(not(feature = "_sql"), allow(dead_code, reason = "a thing of databases"))]
+    #[cfg_attr(not(feature = "_sql"), allow(dead_code, reason = "only databases do"))]
     RolledBack,
     /// Anything else. Another try would fail too, or has been waited for already.
     Final,

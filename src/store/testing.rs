@@ -146,7 +146,11 @@ macro_rules! __store_rules {
 #[macro_export]
 macro_rules! __store_rule {
     (check ($make:ident) ($terms:ident) $($rule:ident)+) => {
-        $( Box::pin($rule(&*$make().await, $terms)).await; )+
+        $(
+            let store = Box::pin($make()).await;
+            Box::pin($rule(&*store, $terms)).await;
+            drop(store);
+        )+
     };
     (test ($make:path) ($terms:expr) $($rule:ident)+) => {
         $(

@@ -4,9 +4,8 @@ use std::error::Error as StdError;
 use std::{fmt, io};
 
 use sqlx::error::DatabaseError;
-use thiserror::Error;
 
-use crate::session::{SettingsError, StoreError};
+use crate::session::StoreError;
 use crate::store::retry::Failure;
 
 /// What is inside a [`StoreError`] of [`SqlStore`](super::SqlStore) where the database failed.
@@ -258,62 +257,9 @@ fn is_harmless_mysql(number: u16) -> bool {
     )
 }
 
-/// [`SqlStore::connect`](super::SqlStore::connect) got no database. The address is never repeated: it
-/// holds a password.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The database does not answer, does not let us in, or is a file that does not exist.
-    #[error("cannot connect to the database")]
-    Connect(#[source] SqlError),
-    /// This program was built without the driver.
-    #[error(
-        "there is no driver for {scheme} addresses in this build; enable the feature `{feature}` of \
-         the crate django-session"
-    )]
-    FeatureDisabled {
-        /// The scheme of the address.
-        scheme: &'static str,
-        /// The feature that brings the driver.
-        feature: &'static str,
-    },
-    /// No codec can be made of the settings.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The address begins with none of the schemes that are known.
-    #[error(
-        "the address must begin with sqlite:, postgres://, postgresql://, mysql:// or mariadb://"
-    )]
-    UnknownScheme,
-}
-
-impl ConnectError {
-    /// For an address that no driver of this build understands.
-    pub(super) fn no_driver(scheme: &str) -> Self {
-        let (scheme, feature) = match scheme {
-            "mariadb" | "mysql" => ("mysql", "mysql"),
-            "postgres" | "postgresql" => ("postgres", "postgres"),
-            "sqlite" => ("sqlite", "sqlite"),
-            _ => return Self::UnknownScheme,
-        };
-        Self::FeatureDisabled { scheme, feature }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_driver_names_the_feature_that_brings_it() {
-        for (scheme, feature) in
-            [("mariadb", "mysql"), ("postgresql", "postgres"), ("sqlite", "sqlite")]
-        {
-            let message = ConnectError::no_driver(scheme).to_string();
-            assert!(message.contains(&format!("`{feature}`")), "{message}");
-        }
-        assert!(matches!(ConnectError::no_driver("hunter2"), ConnectError::UnknownScheme));
-    }
 
     #[test]
     fn classes_that_repeat_values_are_not_shown() {
@@ -328,7 +274,8 @@ mod tests {
     #[test]
     fn an_address_is_never_repeated() {
         let source = sqlx::Error::Configuration("unknown value \"hunter2\"".into());
-        let error = ConnectError::Connect(SqlError::from(source));
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        let error = StoreError::from(SqlError::from(source));
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(!format!("{error} {error:?} {source}").contains("hunter2"));
     }
 }

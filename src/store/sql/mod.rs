@@ -6,6 +6,7 @@
 //! and a failure during an update is an error of its own, where Django calls each of them a deleted
 //! session. The fixture `db_rows` proves the representation on all three databases.
 
+mod connect;
 mod dialect;
 mod error;
 
@@ -17,17 +18,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use sqlx::pool::PoolOptions;
 use sqlx::{AssertSqlSafe, Row};
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-use sqlx::{Connection, Database};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::dialect::{Dialect, Statements, Zone};
-pub use self::error::{ConnectError, SqlError};
+pub use self::error::SqlError;
 use crate::codec::SessionCodec;
 use crate::session::{
-    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionSettings, SessionStore, StoreError,
+    DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
 };
 use crate::store::retry::Tries;
 
@@ -225,40 +223,6 @@ impl SqlStore {
             clear_batch: CLEAR_BATCH,
             writer,
         }
-    }
-
-    /// Connects to a database and makes a store for the site with these settings.
-    ///
-    /// The address is `sqlite:db.sqlite3`, `sqlite:///srv/site/db.sqlite3`,
-    /// `postgres://user:password@host/name` or `mysql://…` (also `postgresql://`, `mariadb://`), with
-    /// parameters as [sqlx](https://docs.rs/sqlx) has them. There are ten connections at most, for
-    /// which an operation waits five seconds; for other numbers make a pool and use
-    /// [`SqlStore::new`]. A file of SQLite must exist, is waited for if locked, for five seconds
-    /// too, and keeps its journal mode.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]; see there.
-    pub async fn connect(url: &str, settings: &SessionSettings) -> Result<Self, ConnectError> {
-        let codec = settings.codec()?;
-        let (scheme, rest) = url.split_once(':').ok_or(ConnectError::UnknownScheme)?;
-        let pool = match &*scheme.to_ascii_lowercase() {
-            #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => connect_mysql(url).await,
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => connect_postgres(url).await,
-            #[cfg(feature = "sqlite")]
-            "sqlite" => connect_sqlite(url).await,
-            scheme => Err(ConnectError::no_driver(scheme)),
-        }?;
-        // A driver told to keep no statements still names them, which is what PgBouncer stumbles
-        // over, unless each statement says that it need not be kept.
-        let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
-        let persistent = !parameters.split('&').any(|pair| pair == "statement-cache-capacity=0");
-        Ok(Self::new(pool, codec)
-            .with_use_tz(settings.use_tz)
-            .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent))
     }
 
     /// Sets the name of the table, for a site whose model has a `db_table` of its own. It is quoted
@@ -604,58 +568,4 @@ fn lacks_character(error: &SqlError) -> bool {
     }
     // PostgreSQL's untranslatable_character.
     error.code().is_some_and(|code| code == "22P05")
-}
-
-#[cfg(feature = "sqlite")]
-async fn connect_sqlite(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::sqlite::SqliteConnectOptions = parse(url)?;
-    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-    let pool = PoolOptions::new()
-        .acquire_timeout(TIMEOUT)
-        // Each would have a database of its own, which lives as long as it does.
-        .max_connections(if in_memory { 1 } else { 10 })
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false);
-    let pool = pool.connect_with(options.busy_timeout(TIMEOUT)).await;
-    Ok(SqlPool::Sqlite(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "postgres")]
-async fn connect_postgres(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::postgres::PgConnectOptions = parse(url)?;
-    // PgBouncer refuses this parameter, and no floating-point number is ever read.
-    let options = options.extra_float_digits(None);
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::Postgres(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-#[cfg(feature = "mysql")]
-async fn connect_mysql(url: &str) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
-    let pool = server_pool().connect_with(options).await;
-    Ok(SqlPool::MySql(pool.map_err(SqlError::from).map_err(ConnectError::Connect)?))
-}
-
-fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
-    url: &str,
-) -> Result<Options, ConnectError> {
-    url.parse().map_err(|error| ConnectError::Connect(SqlError::from(error)))
-}
-
-/// A pool that asks a connection whether it is alive only after a rest, and so not once per
-/// operation.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-fn server_pool<DB: Database>() -> PoolOptions<DB> {
-    const TRUSTED_FOR: Duration = Duration::from_secs(1);
-    PoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false).before_acquire(
-        |connection: &mut DB::Connection, rest| {
-            Box::pin(async move {
-                if rest.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        },
-    )
 }

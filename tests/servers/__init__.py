@@ -1,0 +1,1 @@
+"""The servers that ``tests/services.py`` starts: one file for each kind."""
