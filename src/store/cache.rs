@@ -186,7 +186,7 @@ impl SessionStore for CacheStore {
         _now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
         let Some(entry) = self.cache.get(&self.key(session_key)).await? else { return Ok(None) };
-        // Decoding takes its time too.
+        // Decoding takes its time.
         let expire_date = self.expire_date(entry.timeout);
         let found = match entry.flags {
             Some(flags) => self.codec.decode_flagged(&entry.value, flags),

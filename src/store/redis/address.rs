@@ -26,7 +26,7 @@ const SENTINEL_PORT: u16 = 26379;
 const KEEPALIVE: Duration = Duration::from_mins(1);
 /// How often the driver looks for the right node of a cluster: a short while, after which the caller
 /// may as well be told.
-const CLUSTER_TRIES: u32 = 4;
+const CLUSTER_TRIES: u32 = 6;
 /// The longest it waits in between, in milliseconds.
 const CLUSTER_WAIT: u64 = 200;
 
@@ -305,9 +305,9 @@ impl Place {
         if host.is_empty() {
             return Err(RedisConnectError::address("it does not name the host"));
         }
-        let port = match port.map(str::parse) {
+        let port = match port.map(number) {
             None => default,
-            Some(Ok(port)) if port != 0 => port,
+            Some(Some(port)) if port != 0 => port,
             Some(_) => return Err(RedisConnectError::address("the port is not a number")),
         };
         Ok(Self { host: decode(host)?, port })
@@ -317,10 +317,13 @@ impl Place {
 fn parse_database(path: &str) -> Result<u32, RedisConnectError> {
     match path.strip_suffix('/').unwrap_or(path) {
         "" => Ok(0),
-        number => {
-            number.parse().map_err(|_| RedisConnectError::address("the database is not a number"))
-        }
+        text => number(text).ok_or(RedisConnectError::address("the database is not a number")),
     }
+}
+
+/// A number of digits alone.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Undoes percent-encoding, as Python does: a `%` that stands for nothing stays one.
@@ -427,6 +430,7 @@ mod tests {
             "redis://h:99999",
             "redis://h/hunter2",
             "redis://h/-1",
+            "redis://h/+1",
             "redis://h/1/2",
             "redis://h?hunter2",
             "redis://h#insecure",

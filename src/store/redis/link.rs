@@ -38,6 +38,10 @@ impl Source {
         Self::Sentinel(tokio::sync::Mutex::new(client))
     }
 
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster { .. })
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "cluster",
@@ -135,7 +139,7 @@ impl Link {
 
     /// Does what a failure asks for, and says what it means for another try.
     fn judge(self: &Arc<Self>, kept: &Kept, trouble: Trouble) -> Failure {
-        if let Source::Cluster { .. } = *self.source {
+        if self.source.is_cluster() {
             // The driver has tried again. It finds the new master of a node that is down, but not that
             // of one which does not answer; all others are to be reached meanwhile.
             if matches!(trouble, Trouble::Broken | Trouble::Silent) {

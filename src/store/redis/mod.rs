@@ -38,6 +38,15 @@ const DONE: i64 = 2;
 
 // An error inside a script is handed on as it is: servers before version 7 would wrap it in text.
 
+/// Reads a value and its timeout, by one command instead of two: in a cluster that is being changed only
+/// one can be sent to where the key has gone.
+const READ: &str = "\
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'table' then return stored end
+if not stored then return false end
+return {stored, redis.pcall('PTTL', KEYS[1])}
+";
+
 /// Puts a value with a timeout in place of a certain other one.
 const REPLACE: &str = "\
 local stored = redis.pcall('GET', KEYS[1])
@@ -135,8 +144,13 @@ pub struct RedisCache {
     /// For writes. Another one if they wait for replicas, because all that is sent after a `WAIT` waits
     /// too.
     writes: Arc<Link>,
-    replace: Arc<Script>,
-    delete: Arc<Script>,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    read: Script,
+    replace: Script,
+    delete: Script,
 }
 
 /// How many replicas have to have a write, and how long to wait for them.
@@ -240,8 +254,11 @@ impl RedisCache {
             wait: None,
             writes: Arc::clone(&link),
             link,
-            replace: Arc::new(Script::new(REPLACE)),
-            delete: Arc::new(Script::new(DELETE)),
+            scripts: Arc::new(Scripts {
+                read: Script::new(READ),
+                replace: Script::new(REPLACE),
+                delete: Script::new(DELETE),
+            }),
         }
     }
 
@@ -318,6 +335,34 @@ impl RedisCache {
         Ok(Outcome { value, confirmed, repeated })
     }
 
+    /// Reads a value and how many milliseconds it has left.
+    async fn read(&self, key: &str) -> Result<Option<(Value, Value)>, RedisError> {
+        let mut values = if self.source.is_cluster() {
+            let script = &self.scripts.read;
+            let read = self.link.send(key, &pipeline([script.by_hash(key)])).await;
+            let answers = match read {
+                Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
+                    self.link.send(key, &pipeline([script.in_full(key)])).await?
+                }
+                answers => answers?,
+            };
+            match answers.values.into_iter().next() {
+                Some(Value::Array(values)) => values,
+                Some(Value::Nil) => return Ok(None),
+                _ => return Err(RedisError::unexpected()),
+            }
+        } else {
+            let commands = pipeline([command("GET", key), command("PTTL", key)]);
+            self.link.send(key, &commands).await?.values
+        }
+        .into_iter();
+        match (values.next(), values.next()) {
+            (Some(Value::Nil), _) => Ok(None),
+            (Some(value), Some(millis)) => Ok(Some((value, millis))),
+            _ => Err(RedisError::unexpected()),
+        }
+    }
+
     /// Runs a script that answers as the constants above say.
     async fn run(
         &self,
@@ -325,16 +370,13 @@ impl RedisCache {
         key: &str,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Outcome, RedisError> {
-        let command = |name, script: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(script).arg(1).arg(key);
+        let with_arguments = |mut command| {
             arguments(&mut command);
             command
         };
-        match self.write(key, command("EVALSHA", &script.sha1)).await {
-            // The server has been restarted, or is another one, and learns it by this.
+        match self.write(key, with_arguments(script.by_hash(key))).await {
             Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
-                self.write(key, command("EVAL", script.text)).await
+                self.write(key, with_arguments(script.in_full(key))).await
             }
             done => done,
         }
@@ -359,20 +401,18 @@ impl fmt::Debug for RedisCache {
 #[async_trait]
 impl Cache for RedisCache {
     async fn get(&self, key: &str) -> Result<Option<CacheEntry>, StoreError> {
-        let commands = pipeline([command("GET", key), command("PTTL", key)]);
-        let mut values = self.link.send(key, &commands).await?.values.into_iter();
-        match (values.next(), values.next()) {
+        match self.read(key).await? {
             // It may end between the two.
-            (Some(Value::Nil), _) | (Some(Value::BulkString(_)), Some(Value::Int(-2))) => Ok(None),
-            (Some(Value::BulkString(value)), Some(Value::Int(millis))) => {
+            None | Some((_, Value::Int(-2))) => Ok(None),
+            Some((Value::BulkString(value), Value::Int(millis))) => {
                 let mut entry = CacheEntry::new(value);
                 entry.timeout = (millis >= 0).then(|| SignedDuration::from_millis(millis));
                 Ok(Some(entry))
             }
-            (_, Some(Value::ServerError(error))) => {
+            Some((_, Value::ServerError(error))) => {
                 Err(RedisError::from(redis::RedisError::from(error)).into())
             }
-            _ => Err(RedisError::unexpected().into()),
+            Some(_) => Err(RedisError::unexpected().into()),
         }
     }
 
@@ -419,7 +459,7 @@ impl Cache for RedisCache {
                 _ => Err(RedisError::unexpected().into()),
             };
         };
-        let outcome = self.run(&self.replace, key, |command| {
+        let outcome = self.run(&self.scripts.replace, key, |command| {
             command.arg(revision.as_bytes()).arg(value).arg(millis(timeout));
         });
         let outcome = outcome.await?;
@@ -449,7 +489,7 @@ impl Cache for RedisCache {
         let outcome = match revision {
             None => self.write(key, command("DEL", key)).await?,
             Some(revision) => {
-                let outcome = self.run(&self.delete, key, |command| {
+                let outcome = self.run(&self.scripts.delete, key, |command| {
                     command.arg(revision.as_bytes());
                 });
                 outcome.await?
@@ -487,7 +527,8 @@ impl Outcome {
     }
 }
 
-/// A script, which the server is asked for by its hash.
+/// A script for one key. A server that has been started anew, or is another one, does not know it by its
+/// hash, and learns it from its text.
 struct Script {
     text: &'static str,
     sha1: String,
@@ -501,6 +542,18 @@ impl Script {
             let _ = write!(sha1, "{byte:02x}");
         }
         Self { text, sha1 }
+    }
+
+    fn by_hash(&self, key: &str) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.sha1).arg(1).arg(key);
+        command
+    }
+
+    fn in_full(&self, key: &str) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(self.text).arg(1).arg(key);
+        command
     }
 }
 

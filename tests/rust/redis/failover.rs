@@ -1,4 +1,4 @@
-//! A master is lost while sessions are read and written.
+//! A master is lost while sessions are read and written, or hands them on.
 //!
 //! Writes wait for the replica, so what is acknowledged is not lost with the master. Everything else is
 //! told by an error.
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use django_session::codec::cache::{CacheBackend, CacheCodec};
-use django_session::session::SessionRecord;
-use django_session::store::{CacheStore, RedisAddress, RedisCache};
+use django_session::session::{Revision, SessionRecord};
+use django_session::store::{Cache as _, CacheStore, RedisAddress, RedisCache, Written};
 use django_session::{SessionData, SessionKey, SessionStore as _, StoreError};
 
 use super::servers::{Servers, signal};
-use super::{CLUSTER, SENTINEL, keys, now, record};
+use super::{CLUSTER, HOUR, SENTINEL, ask, keys, now, raw, record};
 
 const WORKERS: usize = 8;
 /// How long servers may take until there is a new master, and the client to find it.
@@ -212,4 +212,64 @@ async fn a_cluster_replaces_a_master_that_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_replaces_a_master_that_hangs() {
     check("redis-cluster", CLUSTER, "STOP").await;
+}
+
+/// Half of the keys of a slot are at one node already, half still at the other.
+#[tokio::test]
+async fn keys_that_move_between_nodes_are_followed() {
+    let Some(servers) = Servers::start("redis-cluster", CLUSTER) else { return };
+    let url = servers.url(CLUSTER);
+    let (login, _) = url.strip_prefix("redis+cluster://").unwrap().rsplit_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let cache = RedisCache::new(&url.parse::<RedisAddress>().unwrap()).unwrap();
+    let keys: Vec<_> = (0..20).map(|number| format!("{{tag}}{number}")).collect();
+    for key in &keys[..10] {
+        cache.add(key, b"one", HOUR).await.unwrap();
+    }
+
+    let mut masters = Vec::new();
+    for (_, port) in &servers.processes(CLUSTER)[..3] {
+        let mut master = raw(&format!("redis://{login}@127.0.0.1:{port}")).await;
+        let id: String = ask(&mut master, &["CLUSTER", "MYID"]).await;
+        masters.push((master, id, port.to_string()));
+    }
+    let slot: u16 = ask(&mut masters[0].0, &["CLUSTER", "KEYSLOT", &keys[0]]).await;
+    // A third of the 16384 slots each, in the order of their start.
+    let from = masters.remove(usize::from(slot) * 3 / 16384);
+    let (mut from, from_id, _) = from;
+    let (mut to, to_id, port) = masters.remove(0);
+    let slot = slot.to_string();
+    ask::<()>(&mut to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+    ask::<()>(&mut from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    for key in &keys[..5] {
+        let moved = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000", "AUTH2", user, password];
+        ask::<()>(&mut from, &moved).await;
+    }
+
+    let (one, other) = (Revision::new(&b"one"[..]), Revision::new(&b"other"[..]));
+    for (number, key) in keys.iter().enumerate() {
+        if number < 10 {
+            assert_eq!(cache.get(key).await.unwrap().unwrap().value, b"one", "{number}");
+            assert_eq!(cache.add(key, b"new", HOUR).await.unwrap(), Written::Changed, "{number}");
+        } else {
+            assert!(cache.get(key).await.unwrap().is_none(), "{number}");
+            cache.add(key, b"one", HOUR).await.unwrap();
+        }
+        assert!(cache.has_key(key).await.unwrap(), "{number}");
+        assert!(cache.touch(key, HOUR).await.unwrap(), "{number}");
+        let replaced = cache.replace(key, b"other", HOUR, Some(&one)).await.unwrap();
+        assert_eq!(replaced, Written::Done(other.clone()), "{number}");
+        assert_eq!(cache.delete(key, Some(&one)).await.unwrap(), Written::Changed, "{number}");
+    }
+    for key in &keys[5..10] {
+        let moved = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000", "AUTH2", user, password];
+        ask::<()>(&mut from, &moved).await;
+    }
+    for node in [&mut to, &mut from] {
+        ask::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+    }
+    for key in &keys {
+        assert_eq!(cache.get(key).await.unwrap().unwrap().value, b"other");
+        assert!(matches!(cache.delete(key, Some(&other)).await.unwrap(), Written::Done(_)));
+    }
 }

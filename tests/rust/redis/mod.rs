@@ -289,6 +289,44 @@ async fn clients_of_the_driver_lead_there_too() {
     }
 }
 
+/// By way of a socket that leads to the server.
+#[tokio::test]
+async fn a_socket_of_this_machine_is_an_address() {
+    let Some(url) = server(PLAIN) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis one.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let (login, place) = url.strip_prefix("redis://").unwrap().rsplit_once('@').unwrap();
+    let place = place.split('/').next().unwrap().to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(&place).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let path = path.to_str().unwrap().replace(' ', "%20");
+    let cache = RedisCache::connect(&format!("unix://{login}@{path}")).await.unwrap();
+    let key = &*key();
+    cache.add(key, b"value", HOUR).await.unwrap();
+    assert_eq!(cache.get(key).await.unwrap().unwrap().value, b"value");
+}
+
+/// As in tests that share a store, and in programs that embed one.
+#[test]
+fn a_store_outlives_the_runtime_it_was_first_used_in() {
+    let Some(cache) = cache(PLAIN) else { return };
+    let key = &*key();
+    for _ in 0..3 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            cache.add(key, b"value", HOUR).await.unwrap();
+            assert_eq!(cache.get(key).await.unwrap().unwrap().value, b"value");
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_script_that_the_server_has_forgotten_is_sent_again() {
     let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
@@ -314,7 +352,7 @@ async fn a_session_is_one_key_whatever_is_in_it() {
         let store = store_on(cache, CacheBackend::Redis);
         let settings = Arc::new(settings());
         let session = Session::new(store.clone(), Arc::clone(&settings), None);
-        let large = "\u{1F36A}".repeat(1_000_000);
+        let large = "\u{1F36A}".repeat(200_000);
         session.insert("large", &large).await.unwrap();
         session.save().await.unwrap();
         session.insert("small", &1).await.unwrap();
