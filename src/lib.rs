@@ -54,6 +54,7 @@
 //! | `tower` | `SessionLayer` |
 //! | `axum` | `tower`, and the extractors `Session` and `UserId` |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
+//! | `redis` | `cache`, and `RedisCache`: one server, Cluster, Sentinel |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package |
 //! | `cli` | the command `django-session`, which decodes and encodes sessions |

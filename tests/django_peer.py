@@ -2,10 +2,10 @@
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
-    django_peer.py cache CACHE        takes a step a line on the cache engine, and answers each by one
+    django_peer.py cache CACHE        answers each line, a step on the cache engine, by one
 
-``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. ``CACHE`` is the
-entry of ``CACHES`` in JSON; the steps are the methods of ``Engine``.
+``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. ``CACHE`` is
+the entry of ``CACHES`` in JSON; the steps are the methods of ``Engine``.
 """
 
 from __future__ import annotations
