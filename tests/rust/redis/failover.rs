@@ -111,7 +111,7 @@ async fn work(store: CacheStore, stop: Arc<AtomicBool>, seen: Seen) -> Ledger {
                 seen.error("save", &error);
             }
         }
-        if round % 5 == 0 {
+        if round.is_multiple_of(5) {
             let gone = ledger.kept.swap_remove(index).record.session_key;
             match store.delete(&gone).await {
                 Ok(()) => {

@@ -171,12 +171,11 @@ async fn a_broken_connection_is_made_up_for_at_once() {
         let break_it = async || {
             // There is a connection to be broken.
             cache.ping().await.unwrap();
-            match cut {
-                Some(mode) => proxy.set(mode),
-                None => {
-                    proxy.cut();
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+            if let Some(mode) = cut {
+                proxy.set(mode);
+            } else {
+                proxy.cut();
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         break_it().await;

@@ -157,7 +157,7 @@ async fn an_entry_is_written_only_in_place_of_the_one_that_is_meant() {
         let Some(cache) = cache(variable) else { continue };
         let key = &*key();
         // Not text, with the longest and the shortest of what a script has to compare.
-        let long = [&b"\0\r\n\xff\x80"[..], &[0xa5; 300_000]].concat();
+        let long = [&b"\0\r\n\xff\x80"[..], &vec![0xa5; 300_000]].concat();
         let (one, other) = (&*long, &b""[..]);
         let revision = |value: &[u8]| Revision::new(value);
         let value = async || cache.get(key).await.unwrap().map(|entry| entry.value);

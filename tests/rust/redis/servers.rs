@@ -1,7 +1,7 @@
 //! Servers of a test's own, to be stopped, killed and misused.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use crate::stores::server;
@@ -24,7 +24,7 @@ impl Servers {
             .args(["serve", "--only", name])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         // What is named there is taken as it is.
         for (variable, _) in std::env::vars_os() {
             if variable.to_str().is_some_and(|variable| variable.starts_with("TEST_")) {
@@ -34,18 +34,19 @@ impl Servers {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut variables = HashMap::new();
-        // The process ids come last.
         for line in lines {
             let line = line.unwrap();
             let (name, value) = line.strip_prefix("export ").unwrap().split_once('=').unwrap();
             variables.insert(name.to_owned(), value.to_owned());
-            if variables.contains_key(variable)
-                && variables.contains_key(&variable.replace("_URL", "_PIDS"))
-            {
+            let pids = variable.replace("_URL", "_PIDS");
+            if variables.contains_key(variable) && variables.contains_key(&pids) {
                 return Some(Self { child, variables });
             }
         }
-        panic!("tests/services.py could not start {name}");
+        let mut told = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        child.wait().unwrap();
+        panic!("tests/services.py could not start {name}: {told}");
     }
 
     pub(super) fn url(&self, variable: &str) -> &str {

@@ -109,7 +109,7 @@ impl Ours {
                 let session = self.held.take().unwrap();
                 session.update(&data(step)).await.unwrap();
                 match session.save().await {
-                    Ok(_) => json!(true),
+                    Ok(()) => json!(true),
                     Err(error) if error.is_interrupted() => json!(false),
                     Err(error) => panic!("{error:?}"),
                 }
@@ -207,7 +207,7 @@ fn changed(data: &mut Map<String, Value>, step: &Value) {
     }
 }
 
-/// Numbers that are the same for the same seed (SplitMix64).
+/// Numbers that are the same for the same seed (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -219,9 +219,12 @@ impl Random {
         (mixed ^ (mixed >> 31)) % limit
     }
 
+    fn count(&mut self, limit: usize) -> usize {
+        usize::try_from(self.below(limit as u64)).unwrap()
+    }
+
     fn choose<'a, T>(&mut self, values: &'a [T]) -> &'a T {
-        let index = self.below(values.len() as u64);
-        &values[usize::try_from(index).unwrap()]
+        &values[self.count(values.len())]
     }
 
     fn name(&mut self) -> String {
@@ -234,10 +237,10 @@ impl Random {
         match self.below(if depth == 0 { 6 } else { 8 }) {
             0 => json!(self.below(1 << 62) as i64 - (1 << 61)),
             1 => json!((self.below(1 << 40) as f64 - 1e6) / 8.0),
-            2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(self.below(30) as usize)),
+            2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(self.count(30))),
             3 => json!(self.below(2) == 0),
             4 => Value::Null,
-            5 => json!("x".repeat(self.below(2000) as usize)),
+            5 => json!("x".repeat(self.count(2000))),
             6 => (0..self.below(5)).map(|_| self.value(depth - 1)).collect(),
             _ => {
                 let entries = (0..self.below(5)).map(|_| (self.name(), self.value(depth - 1)));
@@ -304,9 +307,9 @@ async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
         let held = random.below(10) == 0 && model.sessions.contains_key(text(&step, "key"));
         let before = model.sessions.get(text(&step, "key")).cloned();
         if held {
-            let hold = json!({"step": "hold", "key": step["key"]});
-            let found = if by_django { ours.step(&hold).await } else { django.step(&hold) };
-            assert_eq!(found, json!(true), "{}", told(&hold));
+            let asked = json!({"step": "hold", "key": step["key"]});
+            let found = if by_django { ours.step(&asked).await } else { django.step(&asked) };
+            assert_eq!(found, json!(true), "{}", told(&asked));
         }
         let answer = if by_django { django.step(&step) } else { ours.step(&step).await };
         let expected = model.step(&step, &answer);
