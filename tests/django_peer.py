@@ -1,15 +1,16 @@
-"""The other side of the Rust differential test: an installed Django that writes and reads sessions.
+"""The other side of the Rust differential tests: an installed Django with its session engines.
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
-    django_peer.py cache CACHE        answers each line, a step on the cache engine, by one
+    django_peer.py engine SETTINGS    does with an engine what each line says, and answers in a line
 
-``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. ``CACHE`` is
-the entry of ``CACHES`` in JSON; the steps are the methods of ``Engine``.
+``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. SETTINGS is a
+JSON object of Django's settings, ``SESSION_ENGINE`` among them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import struct
@@ -70,94 +71,100 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
-class Engine:
-    """Sessions as a view of the site would use them, each step in a request of its own."""
+#: Sessions that were loaded by `hold`, and wait for `late`.
+HELD: list[Any] = []
 
-    def __init__(self) -> None:
-        from django.contrib.sessions.backends.cache import SessionStore
 
-        self._store = SessionStore
-        self._held: Any = None
+def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Do one thing with an engine, and say what a caller sees."""
+    op = command["op"]
+    if op == "clear_expired":
+        engine.SessionStore.clear_expired()
+        return {}
+    if op == "churn":
+        return churn(engine, command["saves"])
+    store = engine.SessionStore(command.get("key"))
+    found: Any = None
+    if op == "exists":
+        found = store.exists(command["key"])
+    elif op == "expiry_date":
+        data = dict(store.items())
+        # Without a key it would look for the file of a new one.
+        found = store._expiry_date(data) if store.session_key else None
+        found = found.isoformat() if hasattr(found, "isoformat") else found
+    elif op == "hold":
+        HELD.append(store)
+    elif op in ("change", "create", "late", "set"):
+        store = HELD.pop() if op == "late" else store
+        change(store, command)
+    elif op in ("cycle_key", "flush", "delete", "save"):
+        getattr(store, op)()
+    elif op != "load":
+        raise ValueError(op)
+    data = None if op in ("delete", "exists") else dict(store.items())
+    return {
+        "found": found,
+        "key": store.session_key,
+        "json": None if data is None else json.dumps(data, separators=(",", ":")),
+        "modified": store.modified,
+    }
 
-    def _found(self, key: str) -> Any:
-        """Return the session, or None if there is none."""
-        store = self._store(key)
-        # Loading a session that is not there takes the key away.
-        store.get("")
-        return store if store.session_key == key else None
 
-    def create(self, data: dict[str, Any], age: int | None) -> str:
-        store = self._store()
-        store.update(data)
-        store.set_expiry(age)
+def change(store: Any, command: dict[str, Any]) -> None:
+    """Change a session and save it."""
+    store.update(command["data"])
+    for name in command.get("remove", ()):
+        store.pop(name, None)
+    if "age" in command:
+        store.set_expiry(command["age"])
+    if command["op"] == "create":
+        store.create()
+    # Where there is no session any more, saving makes a new one.
+    elif command["op"] != "change" or "key" not in command or store.session_key:
         store.save()
-        return str(store.session_key)
 
-    def load(self, key: str) -> dict[str, Any] | None:
-        store = self._found(key)
-        return None if store is None else dict(store.items())
 
-    def save(self, key: str, data: dict[str, Any], remove: list[str], age: int | None) -> bool:
-        """Return whether there was a session to save."""
-        store = self._found(key)
-        if store is None:
-            return False
-        store.update(data)
-        for name in remove:
-            store.pop(name, None)
-        store.set_expiry(age)
+def churn(engine: Any, saves: int) -> dict[str, Any]:
+    """Make a session, save it again and again beside others, and delete it.
+
+    Says its key at once, and in the end how many of the values that were saved were missing when
+    the session was next loaded.
+    """
+    store = engine.SessionStore()
+    store.create()
+    print(json.dumps({"key": store.session_key}), flush=True)
+    missing = 0
+    for index in range(saves):
+        store = engine.SessionStore(store.session_key)
+        missing += sum(f"django_{before}" not in store for before in range(index))
+        # What is missing comes back, so that it is counted once.
+        store.update({f"django_{before}": before for before in range(index + 1)})
         store.save()
-        return True
+    store.delete()
+    return {"missing": missing}
 
-    def hold(self, key: str) -> bool:
-        """Load a session and return whether there is one; `late` saves it."""
-        self._held = self._found(key)
-        return self._held is not None
 
-    def late(self, data: dict[str, Any]) -> bool:
-        """Return whether the session that was held is still there to be saved."""
-        from django.contrib.sessions.backends.base import UpdateError
-
-        self._held.update(data)
+def serve(name: str) -> None:
+    engine = importlib.import_module(name)
+    for line in sys.stdin:
         try:
-            self._held.save()
-        except UpdateError:
-            return False
-        return True
-
-    def exists(self, key: str) -> bool:
-        return bool(self._store().exists(key))
-
-    def delete(self, key: str) -> None:
-        self._store().delete(key)
-
-    def cycle(self, key: str) -> str | None:
-        store = self._found(key)
-        if store is None:
-            return None
-        store.cycle_key()
-        # The engine writes the data when the response is made.
-        store.save()
-        return str(store.session_key)
-
-    def flush(self, key: str) -> None:
-        self._store(key).flush()
+            said = answer(engine, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is an answer
+            said = {"raised": type(error).__name__}
+        print(json.dumps(said), flush=True)
 
 
 def main() -> None:
     import django
     from django.conf import settings
 
-    caches = {"default": json.loads(sys.argv[2])} if sys.argv[1] == "cache" else {}
-    settings.configure(SECRET_KEY=SECRET_KEY, **({"CACHES": caches} if caches else {}))
-    django.setup()
-    if caches:
-        engine = Engine()
-        for line in sys.stdin:
-            step = json.loads(line)
-            answer = getattr(engine, step.pop("step"))(**step)
-            print(json.dumps(answer), flush=True)
+    if sys.argv[1] == "engine":
+        settings.configure(**{"SECRET_KEY": SECRET_KEY, **json.loads(sys.argv[2])})
+        django.setup()
+        serve(settings.SESSION_ENGINE)
         return
+    settings.configure(SECRET_KEY=SECRET_KEY)
+    django.setup()
     from django.contrib.sessions.backends.db import SessionStore
     from django.contrib.sessions.serializers import JSONSerializer
 

@@ -11,13 +11,10 @@ use super::output::{Output, Table, duration, grouped, repr, style, styled};
 use crate::codec::graph::Graph;
 use crate::codec::pickle::Limits;
 use crate::codec::{
-    DEFAULT_MAX_SIZE, DecodeError, Decoded, Diagnosis, Format, Hints, KeyMatch, MaxAge, Serializer,
-    SessionCodec,
+    DEFAULT_MAX_SIZE, DecodeError, Decoded, Diagnosis, Format, Hints, KeyMatch, MaxAge,
+    SIGNED_COOKIES_SALT, Serializer, SessionCodec,
 };
 use crate::session::SessionSettings;
-
-/// The salt of the engine `signed_cookies`.
-const COOKIE_SALT: &str = "django.contrib.sessions.backends.signed_cookies";
 
 const AFTER_HELP: &str = concat!(
     "\
@@ -146,7 +143,7 @@ impl Arguments {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let mut settings = self.keys.settings()?;
         if self.cookie && self.keys.salt.is_none() {
-            COOKIE_SALT.clone_into(&mut settings.salt);
+            SIGNED_COOKIES_SALT.clone_into(&mut settings.salt);
         }
         // Base64 takes a third more.
         let stored = self.input.read(self.max_size.saturating_add(self.max_size / 2 + 4096))?;
@@ -348,7 +345,7 @@ pub(super) fn advice(diagnosis: &Diagnosis) -> Option<String> {
         Diagnosis::WrongKey { .. } => {
             "--secret-key-file FILE; --try-salt NAME for the class of a store".to_owned()
         }
-        Diagnosis::WrongSalt { salt, .. } if salt == COOKIE_SALT => "--cookie".to_owned(),
+        Diagnosis::WrongSalt { salt, .. } if salt == SIGNED_COOKIES_SALT => "--cookie".to_owned(),
         Diagnosis::WrongSalt { salt, format: Format::Legacy }
             if !salt.starts_with("django.contrib.sessions.") =>
         {

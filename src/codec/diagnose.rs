@@ -10,7 +10,6 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use super::SESSION_SALT;
 use super::armor;
 use super::error::{DecodeError, Part};
 use super::format::{Format, Serializer};
@@ -22,11 +21,12 @@ use super::signing::{
     Algorithm, COOKIE_SIGNER_SALT, CookieSalt, CookieSigner, DEFAULT_SALT, MaxAge, Signer,
     TimestampSigner, cookie_signer,
 };
+use super::{SESSION_SALT, SIGNED_COOKIES_SALT};
 
 /// The salts under which Django, or what builds on it, signs sessions or values of the same form.
 const SALTS: [&str; 9] = [
     SESSION_SALT,
-    "django.contrib.sessions.backends.signed_cookies",
+    SIGNED_COOKIES_SALT,
     // What others have taken the salt to be: the one of the old form, or the name of the engine.
     "django.contrib.sessionsSessionStore",
     "django.contrib.sessions.backends.cache",

@@ -37,6 +37,8 @@ pub use value::{Name, SessionData, ValueError};
 
 /// The salt of Django's own session engines, and of every store class called `SessionStore`.
 pub const SESSION_SALT: &str = "django.contrib.sessions.SessionStore";
+/// The salt of `django.contrib.sessions.backends.signed_cookies`, whatever the class.
+pub const SIGNED_COOKIES_SALT: &str = "django.contrib.sessions.backends.signed_cookies";
 
 /// The largest payload that is inflated unless [`SessionCodec::with_max_size`] says otherwise: 64 MiB.
 pub const DEFAULT_MAX_SIZE: usize = 64 << 20;

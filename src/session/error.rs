@@ -50,6 +50,14 @@ pub enum StoreError {
     /// There was no answer in time. What was to be written may have been written or not.
     #[error("the session store did not answer in time")]
     TimedOut(#[source] Box<dyn StdError + Send + Sync>),
+    /// The session is longer than what it is kept in: a cookie that browsers would drop.
+    #[error("the session takes {length} bytes, and there is room for {limit}")]
+    TooLarge {
+        /// Its length in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// There is no way to the server, or it broke. What was to be written may have been written or not.
     #[error("the session store cannot be reached")]
     Unreachable(#[source] Box<dyn StdError + Send + Sync>),

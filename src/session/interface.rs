@@ -164,6 +164,13 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`StoreError::is_outage`], or [`StoreError::Unsupported`] where entries expire by themselves.
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError>;
+
+    /// Whether the key is the session, as in a signed cookie. A [`Session`](crate::Session) then keeps
+    /// to the rules of Django's `signed_cookies` engine: each save makes another key, which the client
+    /// has to get; so it does in place of one that cannot be read; and deleting is forgetting.
+    fn is_in_key(&self) -> bool {
+        false
+    }
 }
 
 /// A shared store is a store.
@@ -215,5 +222,9 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         (**self).clear_expired(now).await
+    }
+
+    fn is_in_key(&self) -> bool {
+        (**self).is_in_key()
     }
 }

@@ -29,7 +29,7 @@ pub use self::auth::{
 };
 pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
-use self::expiry::Stored;
+pub(crate) use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
 pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;
@@ -376,6 +376,11 @@ impl Session {
     /// [`SessionError::Store`]; the key is the old one then.
     pub async fn create(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
+        if self.inner.store.is_in_key() {
+            // There is no place to be taken, so it is left to the save.
+            state.modified = true;
+            return Ok(());
+        }
         self.create_locked(&mut state).await?;
         Ok(())
     }
@@ -424,13 +429,17 @@ impl Session {
         Ok(true)
     }
 
-    /// Removes the session from the store. The object keeps key and data.
+    /// Removes the session from the store. The object keeps key and data, unless the
+    /// [key is the session](SessionStore::is_in_key).
     ///
     /// # Errors
     ///
     /// [`SessionError::Store`].
     pub async fn delete(&self) -> Result<(), SessionError> {
-        let state = self.inner.state.lock().await;
+        let mut state = self.inner.state.lock().await;
+        if self.inner.store.is_in_key() {
+            state.forget();
+        }
         if let Some(session_key) = &state.session_key {
             self.inner.store.delete(session_key).await?;
         }
@@ -463,6 +472,10 @@ impl Session {
     /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
+        if self.inner.store.is_in_key() {
+            self.save_locked(&mut state).await?;
+            return Ok(());
+        }
         self.load(&mut state).await?;
         let old = state.session_key.clone();
         let (before, changes) = (state.snapshot().cloned(), state.changes());
@@ -579,16 +592,24 @@ impl Session {
     async fn load(&self, state: &mut SessionState) -> Result<(), SessionError> {
         if let Some(session_key) = state.access() {
             let outcome = self.inner.store.load(&session_key, self.now()).await;
-            state.loaded(outcome)?;
+            state.loaded(outcome, self.inner.store.is_in_key())?;
         }
         Ok(())
     }
 
     async fn save_locked(&self, state: &mut SessionState) -> Result<SessionKey, SessionError> {
-        if state.session_key.is_none() {
+        let is_in_key = self.inner.store.is_in_key();
+        if state.session_key.is_none() && !is_in_key {
             return self.create_locked(state).await;
         }
         self.load(state).await?;
+        if is_in_key {
+            let session_key = state.session_key.clone().unwrap_or_else(SessionKey::generate);
+            let record = self.record(session_key, state.data(), None)?;
+            let saved = self.inner.store.save(&record).await?;
+            state.modified = true;
+            return Ok(state.saved(record, saved));
+        }
         // Loading may have found that there is no such session. It is not brought back; as in Django,
         // the object is left with a key that leads nowhere.
         let Some(session_key) = state.session_key.clone() else {

@@ -80,9 +80,13 @@ impl SessionState {
     /// keeps it, so that the next save overwrites it, as in Django. One beyond the limit on its size,
     /// or of another serializer, could be read by the site, so it must not be overwritten: that is an
     /// error.
+    ///
+    /// A key that is itself the session comes from the client, so that it cannot be read is no news,
+    /// but calls for another one.
     pub(crate) fn loaded(
         &mut self,
         outcome: Result<Option<SessionRecord>, StoreError>,
+        is_in_key: bool,
     ) -> Result<(), StoreError> {
         self.data = Some(match outcome {
             Ok(Some(record)) => {
@@ -95,11 +99,14 @@ impl SessionState {
                 Arc::default()
             }
             Err(error) if error.is_corrupt() => {
+                self.modified |= is_in_key;
                 match &error {
-                    StoreError::Decode(error) if error.is_bad_signature() => tracing::warn!(
-                        target: "django.security.SuspiciousSession",
-                        "Session data corrupted"
-                    ),
+                    StoreError::Decode(error) if error.is_bad_signature() && !is_in_key => {
+                        tracing::warn!(
+                            target: "django.security.SuspiciousSession",
+                            "Session data corrupted"
+                        );
+                    }
                     error => {
                         tracing::debug!(target: "django_session", %error, "session cannot be read");
                     }
@@ -153,6 +160,14 @@ impl SessionState {
         self.changes = Changes::default();
         self.accessed = true;
         self.modified = true;
+    }
+
+    /// Forgets key and data, for a client that is to do the same.
+    pub(crate) fn forget(&mut self) {
+        let accessed = self.accessed;
+        self.clear();
+        self.session_key = None;
+        self.accessed = accessed;
     }
 
     /// Takes note of what was written, and says under which key.

@@ -33,6 +33,10 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// For an address that no driver of this build understands.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "a store without a driver needs none")
+    )]
     pub(super) fn no_driver(scheme: &'static str) -> Self {
         let feature = match scheme {
             "file" => "file",

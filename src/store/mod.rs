@@ -3,8 +3,10 @@
 //! | store | feature | where sessions are kept |
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
+//! | [`SignedCookieStore`] | | their own cookie |
 //! | `CacheStore` | `cache` | one of Django's caches: `RedisCache` (`redis`) |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
+//! | `FileStore` | `file` | a directory of files, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
@@ -15,6 +17,10 @@ mod cache;
 mod cached_db;
 #[cfg(feature = "_url")]
 mod connect;
+#[cfg(all(feature = "file", unix))]
+mod directory;
+#[cfg(all(feature = "file", unix))]
+mod file;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
@@ -26,6 +32,7 @@ mod redis_cache;
 mod replicated;
 #[cfg(any(feature = "_sql", feature = "redis"))]
 mod retry;
+mod signed_cookies;
 #[cfg(feature = "_sql")]
 mod sql;
 #[cfg(feature = "testing")]
@@ -39,6 +46,10 @@ pub use cache::{Cache, CacheEntry, CacheStore, Written};
 pub use cached_db::CachedDbStore;
 #[cfg(feature = "_url")]
 pub use connect::ConnectError;
+#[cfg(all(feature = "file", unix))]
+pub use directory::FileError;
+#[cfg(all(feature = "file", unix))]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
@@ -50,6 +61,7 @@ pub use redis;
 pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
 #[cfg(feature = "_sql")]
 pub use replicated::ReplicatedStore;
+pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};
 /// The driver, in the version whose pools [`SqlStore`] takes.

@@ -30,7 +30,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// [`with_settle_time`](ReplicatedStore::with_settle_time) the primary answers. Of what others have
 /// written, as old as the replica: if somebody has logged out through another process, a request that is
 /// read from a replica which has not heard of it yet still sees the session. It cannot be saved any
-/// more, and it is not brought back. Where that is too much, read from the primary.
+/// more, and it is not brought back. Nor is a change lost that the replica had not heard of, unless both
+/// have set the same name: the two requests count as having run at the same time. Where that is too
+/// much, read from the primary.
 ///
 /// A replica that is away or refuses costs a warning and a round trip; the primary answers.
 ///

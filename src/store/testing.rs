@@ -60,12 +60,21 @@ pub struct Terms {
     /// Whether expired sessions stay, unseen, until they are cleared. Otherwise the server drops them
     /// by a clock of its own.
     pub expired_stay: bool,
+    /// Whether keys of other characters than `a-z0-9` can be stored, up to forty of ASCII.
+    pub any_key: bool,
 }
 
 impl Terms {
     /// A store on a server that drops what has expired, and keeps expire dates this exactly.
     pub fn dropping(now: DateTime, precision: SignedDuration) -> Self {
-        Self { now, precision, expired_stay: false }
+        Self { precision, expired_stay: false, ..now.into() }
+    }
+
+    /// The same for a store that takes keys of `a-z0-9` alone.
+    #[must_use]
+    pub fn with_plain_keys(mut self) -> Self {
+        self.any_key = false;
+        self
     }
 }
 
@@ -73,7 +82,7 @@ impl Terms {
 /// cleared.
 impl From<DateTime> for Terms {
     fn from(now: DateTime) -> Self {
-        Self { now, precision: SignedDuration::ZERO, expired_stay: true }
+        Self { now, precision: SignedDuration::ZERO, expired_stay: true, any_key: true }
     }
 }
 
@@ -728,7 +737,8 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, terms: Terms) {
     assert_same(terms, load(store, &there.session_key, now).await, &there);
 }
 
-/// A key with characters that mean something in a query or a pattern is a key like any other.
+/// A key with characters that mean something in a query or a pattern is a key like any other, or one
+/// that no session can have.
 ///
 /// # Panics
 ///
@@ -742,6 +752,13 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, terms:
         session_key: key,
         ..record(now, HOUR, "")
     });
+    if !terms.any_key {
+        for record in &records {
+            store.create(record).await.expect_err("such a key is not created");
+            assert!(!exists(store, &record.session_key).await, "nor is it there");
+        }
+        return;
+    }
     for record in &records {
         create(store, record).await;
     }

@@ -186,6 +186,10 @@ impl StoreUrl {
     }
 
     /// Whether it leads to a database.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "each kind of store takes what it needs")
+    )]
     pub(super) fn is_sql(&self) -> bool {
         matches!(self.scheme, "mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite")
     }
@@ -210,6 +214,10 @@ impl StoreUrl {
     }
 
     /// A whole number of the type that is asked for.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "each kind of store takes what it needs")
+    )]
     pub(super) fn number<T: FromStr>(
         &self,
         name: &'static str,
@@ -231,6 +239,10 @@ impl StoreUrl {
     }
 
     /// The address with those of the options that `keep` names: what a driver gets to see.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "each kind of store takes what it needs")
+    )]
     pub(super) fn with_options(&self, keep: &[&str]) -> String {
         let mut url = self.address.clone();
         let mut separator = '?';
@@ -251,6 +263,10 @@ impl StoreUrl {
     }
 
     /// The address as sqlx takes it.
+    #[cfg_attr(
+        not(feature = "_sql"),
+        allow(dead_code, reason = "each kind of store takes what it needs")
+    )]
     pub(super) fn for_driver(&self) -> String {
         self.with_options(match self.scheme {
             "postgres" | "postgresql" => POSTGRES,
@@ -265,6 +281,12 @@ impl StoreUrl {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UrlError {
+    /// What follows the scheme is not what stands there.
+    #[error("the address must be {expected}")]
+    InvalidAddress {
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// An option has a value that it cannot have.
     #[error("the option `{name}` of the address must be {expected}")]
     InvalidOption {

@@ -10,7 +10,7 @@ use django_session::signing::{
     CookieSigner, PasswordResetTokenGenerator, PasswordResetUser, TokenMatch, UnsafeSeparator,
     UnsignedCookie, Verified,
 };
-use django_session::store::MemoryStore;
+use django_session::store::{FileError, FileStore, MemoryStore, SignedCookieStore};
 use django_session::{
     DateTime, DecodeError, EncodeError, Expiry, SecretKey, Session, SessionData, SessionError,
     SessionKey, SessionLayer, SessionRejection, SessionSettings, StoreError, UserId,
@@ -48,7 +48,10 @@ const _: () = {
     shared::<UnsafeSeparator>();
     shared::<UnsignedCookie<'_>>();
     shared::<Verified<'_>>();
+    shared::<FileError>();
+    shared::<FileStore>();
     shared::<MemoryStore>();
+    shared::<SignedCookieStore>();
     shared::<SystemClock>();
     shared::<UserId>();
     cloned::<Diagnosis>();
@@ -58,7 +61,9 @@ const _: () = {
     cloned::<SessionKey>();
     cloned::<SessionLayer>();
     cloned::<SessionSettings>();
+    cloned::<FileStore>();
     cloned::<MemoryStore>();
+    cloned::<SignedCookieStore>();
 };
 
 #[tokio::test]
@@ -87,6 +92,8 @@ async fn nothing_that_can_be_shown_shows_a_secret() {
     let mut shown = vec![
         format!("{key:?} {codec:?} {session_key:?} {data:?} {name:?} {decoded:?} {payload:?}"),
         format!("{store:?} {settings:?} {session:?}"),
+        format!("{:?}", FileStore::new("sessions", codec.clone())),
+        format!("{:?}", SignedCookieStore::new(&settings)),
         format!("{:?}", SessionLayer::new(store, settings)),
         format!("{wrong_type:?} {wrong_type}"),
     ];

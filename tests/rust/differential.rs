@@ -2,15 +2,76 @@
 //!
 //! The interpreter is `TEST_PYTHON`, which `make test` sets; `tests/django_peer.py` is the other side.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use django_session::codec::Compression;
 use django_session::{SecretKey, SessionCodec, SessionData};
 use serde_json::Value;
 
 const COUNT: usize = 20_000;
-const SECRET_KEY: &str = "the secret of the differential test";
+pub(crate) const SECRET_KEY: &str = "the secret of the differential test";
+
+/// A session engine of an installed Django, in a process of its own.
+pub(crate) struct Engine {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Engine {
+    /// Starts Django with these settings; `None`, and not silently, if there is none.
+    pub(crate) fn start(settings: &Value) -> Option<Self> {
+        let mut command = peer(&["engine", &settings.to_string()])?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Some(Self { stdin: child.stdin.take(), stdout, child })
+    }
+
+    /// Has it do something, and takes its answer.
+    pub(crate) fn ask(&mut self, command: &Value) -> Value {
+        self.tell(command);
+        self.answer()
+    }
+
+    pub(crate) fn tell(&mut self, command: &Value) {
+        writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    pub(crate) fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It ends with its input.
+        self.stdin = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers that look random, and are the same again for the same seed: `SplitMix64`.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// `DIFFERENTIAL_SEED` in the environment, or a seed of its own.
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var("DIFFERENTIAL_SEED").ok().and_then(|seed| seed.parse().ok());
+        Self(seed.unwrap_or(20_260_101))
+    }
+
+    /// A number below this.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) >> 33).unwrap() % limit
+    }
+}
 
 pub(crate) fn peer(arguments: &[&str]) -> Option<Command> {
     let Some(python) = std::env::var_os("TEST_PYTHON") else {
@@ -31,7 +92,6 @@ fn touch(data: &mut SessionData, index: usize) {
 }
 
 #[test]
-
 fn twenty_thousand_sessions_each_way() {
     let Some(mut write) = peer(&["write", &COUNT.to_string(), "20260101"]) else { return };
     let written = write.stderr(Stdio::inherit()).output().unwrap();

@@ -41,8 +41,8 @@ pub(crate) enum Kind {
 /// A table of its own in a database.
 pub(crate) struct Place {
     pub(crate) kind: Kind,
-    url: String,
-    table: String,
+    pub(crate) url: String,
+    pub(crate) table: String,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -93,6 +93,29 @@ impl Place {
         self.store().await.pool().clone()
     }
 
+    /// Holds a row in a transaction, until what is returned goes.
+    pub(crate) async fn hold(&self, session_key: &SessionKey) -> Box<dyn std::any::Any> {
+        let sql = format!(
+            "UPDATE {} SET session_data = 'held' WHERE session_key = '{}'",
+            self.table,
+            session_key.as_str()
+        );
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        match self.pool().await {
+            SqlPool::MySql(pool) => {
+                let mut transaction = pool.begin().await.unwrap();
+                sql.execute(&mut *transaction).await.unwrap();
+                Box::new(transaction)
+            }
+            SqlPool::Postgres(pool) => {
+                let mut transaction = pool.begin().await.unwrap();
+                sql.execute(&mut *transaction).await.unwrap();
+                Box::new(transaction)
+            }
+            _ => unreachable!(),
+        }
+    }
+
     pub(crate) async fn execute(&self, sql: &str) {
         execute(&self.pool().await, &sql.replace("{table}", &self.table)).await;
     }
@@ -122,7 +145,7 @@ pub(crate) fn server(variable: &str) -> Option<String> {
 }
 
 /// What Django executes to create the table.
-fn ddl(kind: Kind) -> Vec<String> {
+pub(crate) fn ddl(kind: Kind) -> Vec<String> {
     let engine = match kind {
         Kind::MySql => "mariadb",
         Kind::Postgres => "postgres",
@@ -136,7 +159,7 @@ fn ddl(kind: Kind) -> Vec<String> {
     statements.iter().map(|statement| statement.as_str().unwrap().to_owned()).collect()
 }
 
-async fn execute(pool: &SqlPool, sql: &str) {
+pub(crate) async fn execute(pool: &SqlPool, sql: &str) {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql));
     match pool {
         SqlPool::MySql(pool) => drop(sql.execute(pool).await.unwrap()),
@@ -147,7 +170,7 @@ async fn execute(pool: &SqlPool, sql: &str) {
 }
 
 /// The first column of each row as text.
-async fn select(pool: &SqlPool, sql: &str) -> Vec<String> {
+pub(crate) async fn select(pool: &SqlPool, sql: &str) -> Vec<String> {
     try_select(pool, sql).await.unwrap()
 }
 

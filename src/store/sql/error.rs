@@ -32,6 +32,8 @@ pub struct SqlError(Kind);
 enum Kind {
     Sqlx(sqlx::Error),
     Column(&'static str),
+    /// Not one connection could be opened in time.
+    NotConnected(sqlx::Error),
     /// The database took longer than the store waits.
     TimedOut,
 }
@@ -43,6 +45,14 @@ impl SqlError {
 
     pub(super) fn timed_out() -> Self {
         Self(Kind::TimedOut)
+    }
+
+    /// What came of waiting for a connection; `full` if there are as many as there may be.
+    pub(super) fn not_acquired(error: sqlx::Error, full: bool) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut if !full => Self(Kind::NotConnected(error)),
+            error => Self(Kind::Sqlx(error)),
+        }
     }
 
     /// What it means for another try.
@@ -64,7 +74,7 @@ impl SqlError {
     /// codes, but do not log it.
     pub fn as_sqlx(&self) -> Option<&sqlx::Error> {
         match &self.0 {
-            Kind::Sqlx(error) => Some(error),
+            Kind::NotConnected(error) | Kind::Sqlx(error) => Some(error),
             Kind::Column(_) | Kind::TimedOut => None,
         }
     }
@@ -79,7 +89,9 @@ impl From<sqlx::Error> for SqlError {
 impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
         let class = match &error.0 {
-            Kind::TimedOut | Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::TimedOut,
+            Kind::NotConnected(_) => Class::Gone,
+            Kind::TimedOut => Class::TimedOut,
+            Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::Busy,
             Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Class::TimedOut
             }
@@ -103,6 +115,7 @@ impl fmt::Display for SqlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Column(column) => write!(f, "a row has an unreadable {column}"),
+            Kind::NotConnected(_) => f.write_str("the database cannot be connected to"),
             Kind::TimedOut => f.write_str("the database took too long"),
             Kind::Sqlx(sqlx::Error::Database(error)) => {
                 f.write_str("the database reports ")?;

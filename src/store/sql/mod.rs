@@ -178,12 +178,29 @@ macro_rules! run {
     (@ $pool:ident, $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {{
         let mut tries = Tries::default();
         loop {
-            let attempt = async {
-                let mut connection = $pool.acquire().await?;
-                let query = sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
+            let query = || {
+                sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
                     .persistent($store.persistent)
                     $(.bind($parameter))+
-                    .$how(&mut *connection);
+            };
+            let attempt = async {
+                if !$store.persistent {
+                    // Preparing and executing are two steps, and a pooler in transaction mode may send
+                    // them to two servers.
+                    let transaction = async {
+                        let mut transaction = $pool.begin().await?;
+                        let done = query().$how(&mut *transaction).await?;
+                        transaction.commit().await?;
+                        Ok(done)
+                    };
+                    let done = tokio::time::timeout($store.timeout, transaction).await;
+                    return done.unwrap_or_else(|_| Err(SqlError::timed_out()));
+                }
+                let mut connection = $pool.acquire().await.map_err(|error| {
+                    let most = $pool.options().get_max_connections();
+                    SqlError::not_acquired(error, $pool.size() >= most)
+                })?;
+                let query = query().$how(&mut *connection);
                 match tokio::time::timeout($store.timeout, query).await {
                     Ok(done) => Ok(done?),
                     Err(_) => {
@@ -252,7 +269,8 @@ impl SqlStore {
     }
 
     /// Sets whether statements are prepared once per connection, as they are at first. Without, each
-    /// is prepared anew, which is slower and which old poolers need.
+    /// is prepared anew, in a transaction of its own: five round trips in place of one, which old poolers
+    /// need.
     #[must_use]
     pub fn with_persistent_statements(mut self, persistent: bool) -> Self {
         self.persistent = persistent;

@@ -13,8 +13,8 @@ use django_session::session::{Revision, SessionRecord};
 use django_session::store::{Cache as _, CacheStore, RedisAddress, RedisCache, Written};
 use django_session::{SessionData, SessionKey, SessionStore as _, StoreError};
 
-use super::servers::{Servers, signal};
 use super::{CLUSTER, HOUR, SENTINEL, ask, keys, now, raw, record};
+use crate::servers::{Servers, signal};
 
 const WORKERS: usize = 8;
 /// How long servers may take until there is a new master, and the client to find it.

@@ -13,11 +13,11 @@ use django_session::{SessionStore as _, StoreError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::proxy::{Mode, Proxy};
-use super::servers::{Servers, Stopped, signal};
 use super::{
     ALL, CLUSTER, HOUR, PLAIN, SENTINEL, TLS, ask, ca, cache, key, now, raw, record, store_on,
 };
+use crate::proxy::{Mode, Proxy};
+use crate::servers::{Servers, Stopped, signal};
 use crate::stores::server;
 
 const SHORT: Duration = Duration::from_millis(200);

@@ -6,8 +6,6 @@
 
 mod failover;
 mod faults;
-mod proxy;
-mod servers;
 mod shared;
 
 use std::sync::Arc;

@@ -4,8 +4,6 @@
 //! `DIFFERENTIAL_SEED` starts another walk, `DIFFERENTIAL_STEPS` sets its length.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Lines, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 
 use django_session::codec::cache::{
@@ -17,43 +15,36 @@ use django_session::{Session, SessionData, SessionKey, SessionSettings, SessionS
 use serde_json::{Map, Value, json};
 
 use super::{PLAIN, ask, cache, raw};
-use crate::differential::peer;
+use crate::differential::{Engine, Random};
 use crate::stores::server;
 
-const SEED: u64 = 20_260_101;
 const STEPS: u64 = 3_000;
 
-fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// Django, in a process of its own.
-struct Django {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
+/// Django, whose steps have other words.
+struct Django(Engine);
 
 impl Django {
-    fn start(cache: &Value) -> Option<Self> {
-        let mut command = peer(&["cache", &cache.to_string()])?;
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let input = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        Some(Self { child, input, output })
-    }
-
     fn step(&mut self, step: &Value) -> Value {
-        writeln!(self.input, "{step}").unwrap();
-        let answer = self.output.next().expect("Django goes on").unwrap();
-        serde_json::from_str(&answer).unwrap()
-    }
-}
-
-impl Drop for Django {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let key = &step["key"];
+        let mut command = step.clone();
+        command["op"] = match text(step, "step") {
+            "create" | "save" => json!("change"),
+            "cycle" => json!("cycle_key"),
+            same => json!(same),
+        };
+        let answer = self.0.ask(&command);
+        let raised = &answer["raised"];
+        assert!(raised.is_null() || raised == "UpdateError", "{step}: {answer}");
+        match text(step, "step") {
+            "create" | "cycle" => answer["key"].clone(),
+            "load" if answer["key"] == *key => {
+                serde_json::from_str(answer["json"].as_str().unwrap()).unwrap()
+            }
+            "save" | "hold" => json!(answer["key"] == *key),
+            "late" => json!(raised.is_null()),
+            "exists" => answer["found"].clone(),
+            _ => Value::Null,
+        }
     }
 }
 
@@ -207,77 +198,62 @@ fn changed(data: &mut Map<String, Value>, step: &Value) {
     }
 }
 
-/// Numbers that are the same for the same seed (`SplitMix64`).
-struct Random(u64);
+fn choose<'a, T>(random: &mut Random, values: &'a [T]) -> &'a T {
+    &values[random.below(values.len())]
+}
 
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
+fn name(random: &mut Random) -> String {
+    let names = ["a", "cart", "naïve", "\u{1F36A}", "_auth_user_hash", "", "x y"];
+    (*choose(random, &names)).to_owned()
+}
 
-    fn count(&mut self, limit: usize) -> usize {
-        usize::try_from(self.below(limit as u64)).unwrap()
-    }
-
-    fn choose<'a, T>(&mut self, values: &'a [T]) -> &'a T {
-        &values[self.count(values.len())]
-    }
-
-    fn name(&mut self) -> String {
-        (*self.choose(&["a", "cart", "naïve", "\u{1F36A}", "_auth_user_hash", "", "x y"]))
-            .to_owned()
-    }
-
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "they are small")]
-    fn value(&mut self, depth: u32) -> Value {
-        match self.below(if depth == 0 { 6 } else { 8 }) {
-            0 => json!(self.below(1 << 62) as i64 - (1 << 61)),
-            1 => json!((self.below(1 << 40) as f64 - 1e6) / 8.0),
-            2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(self.count(30))),
-            3 => json!(self.below(2) == 0),
-            4 => Value::Null,
-            5 => json!("x".repeat(self.count(2000))),
-            6 => (0..self.below(5)).map(|_| self.value(depth - 1)).collect(),
-            _ => {
-                let entries = (0..self.below(5)).map(|_| (self.name(), self.value(depth - 1)));
-                Value::Object(entries.collect())
-            }
-        }
-    }
-
-    fn step(&mut self, model: &Model) -> Value {
-        let there: Vec<_> = model.sessions.keys().collect();
-        // Enough to choose from, and sometimes one that is not there any more, or never was.
-        let kind = if there.len() < 5 { 0 } else { self.below(20) };
-        let key = match self.below(8) {
-            0 if !model.gone.is_empty() => self.choose(&model.gone).clone(),
-            1 if kind > 0 => "nobody-ever-had-this-key-00000000".to_owned(),
-            _ if there.is_empty() => String::new(),
-            _ => (*self.choose(&there)).clone(),
-        };
-        let data: Map<_, _> = (0..self.below(4)).map(|_| (self.name(), self.value(3))).collect();
-        let age = *self.choose(&[None, None, Some(3600), Some(1_000_000)]);
-        match kind {
-            0 | 1 => json!({"step": "create", "data": data, "age": age}),
-            2..=7 => json!({"step": "load", "key": key}),
-            8..=14 => {
-                let remove: Vec<_> = (0..self.below(3)).map(|_| self.name()).collect();
-                json!({"step": "save", "key": key, "data": data, "remove": remove, "age": age})
-            }
-            15 => json!({"step": "exists", "key": key}),
-            16 => json!({"step": "delete", "key": key}),
-            17 | 18 => json!({"step": "cycle", "key": key}),
-            _ => json!({"step": "flush", "key": key}),
+#[expect(clippy::cast_precision_loss, reason = "they are small")]
+fn value(random: &mut Random, depth: u32) -> Value {
+    match random.below(if depth == 0 { 6 } else { 8 }) {
+        0 => json!(random.below(1 << 30) as u64 * 0x1_0000_0001),
+        1 => json!((random.below(1 << 30) as f64 - 1e6) / 8.0),
+        2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(random.below(30))),
+        3 => json!(random.below(2) == 0),
+        4 => Value::Null,
+        5 => json!("x".repeat(random.below(2000))),
+        6 => (0..random.below(5)).map(|_| value(random, depth - 1)).collect(),
+        _ => {
+            let entries = (0..random.below(5)).map(|_| (name(random), value(random, depth - 1)));
+            Value::Object(entries.collect())
         }
     }
 }
 
+/// What somebody may do next.
+fn next(random: &mut Random, model: &Model) -> Value {
+    let there: Vec<_> = model.sessions.keys().collect();
+    // Enough to choose from, and sometimes one that is not there any more, or never was.
+    let kind = if there.len() < 5 { 0 } else { random.below(20) };
+    let key = match random.below(8) {
+        0 if !model.gone.is_empty() => choose(random, &model.gone).clone(),
+        1 if kind > 0 => "nobody-ever-had-this-key-00000000".to_owned(),
+        _ if there.is_empty() => String::new(),
+        _ => (*choose(random, &there)).clone(),
+    };
+    let data: Map<_, _> = (0..random.below(4)).map(|_| (name(random), value(random, 3))).collect();
+    let age = *choose(random, &[None, None, Some(3600), Some(1_000_000)]);
+    match kind {
+        0 | 1 => json!({"step": "create", "data": data, "age": age}),
+        8..=14 => {
+            let remove: Vec<_> = (0..random.below(3)).map(|_| name(random)).collect();
+            json!({"step": "save", "key": key, "data": data, "remove": remove, "age": age})
+        }
+        15 => json!({"step": "exists", "key": key}),
+        16 => json!({"step": "delete", "key": key}),
+        // Without a session to move, both make an empty one.
+        17 | 18 if model.sessions.contains_key(&key) => json!({"step": "cycle", "key": key}),
+        19 => json!({"step": "flush", "key": key}),
+        _ => json!({"step": "load", "key": key}),
+    }
+}
+
 /// One entry of `CACHES`, and what reads and writes the same.
-async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
+async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &mut Random) {
     let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
     let prefix = SessionKey::generate();
     let class = match backend {
@@ -291,18 +267,22 @@ async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
         "VERSION": 7,
         "OPTIONS": options,
     });
-    let Some(mut django) = Django::start(&config) else { return };
+    let settings = json!({
+        "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
+        "CACHES": {"default": config},
+    });
+    let Some(mut django) = Engine::start(&settings).map(Django) else { return };
     let keys = CacheKeys::new(CacheEngine::Cache).with_key_prefix(prefix.as_str()).with_version(7);
     let mut ours = ours(cache, keys.clone(), backend);
 
-    let mut random = Random(seed);
     let mut model = Model::default();
     let mut raw = raw(&url).await;
-    for number in 0..variable("DIFFERENTIAL_STEPS", STEPS) {
+    let steps = std::env::var("DIFFERENTIAL_STEPS").ok().and_then(|steps| steps.parse().ok());
+    for number in 0..steps.unwrap_or(STEPS) {
         let by_django = random.below(2) == 0;
         let who = if by_django { "Django" } else { "this store" };
-        let told = |step: &Value| format!("{name}, seed {seed}, step {number}, {who}: {step}");
-        let step = random.step(&model);
+        let told = |step: &Value| format!("{cache_name}, step {number}, {who}: {step}");
+        let step = next(random, &model);
         // The one reads, the other does the step, and only then the one writes.
         let held = random.below(10) == 0 && model.sessions.contains_key(text(&step, "key"));
         let before = model.sessions.get(text(&step, "key")).cloned();
@@ -322,7 +302,7 @@ async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
             assert!((age - 600..=age).contains(&left), "{left}, {}", told(&step));
         }
         if held {
-            let late = json!({"step": "late", "data": {random.name(): random.value(2)}});
+            let late = json!({"step": "late", "data": {name(random): value(random, 2)}});
             let saved = if by_django { ours.step(&late).await } else { django.step(&late) };
             let session = model.sessions.get_mut(text(&step, "key"));
             assert_eq!(saved, json!(session.is_some()), "{}", told(&late));
@@ -338,12 +318,12 @@ async fn walk(name: &str, options: Value, backend: CacheBackend, seed: u64) {
     // At last each looks at all of them.
     for (key, data) in &model.sessions {
         let load = json!({"step": "load", "key": key});
-        assert_eq!(django.step(&load), Value::Object(data.clone()), "{name}, seed {seed}");
-        assert_eq!(ours.step(&load).await, Value::Object(data.clone()), "{name}, seed {seed}");
+        assert_eq!(django.step(&load), Value::Object(data.clone()), "{cache_name}");
+        assert_eq!(ours.step(&load).await, Value::Object(data.clone()), "{cache_name}");
     }
     let pattern = format!("{}:*", prefix.as_str());
     let there: Vec<String> = ask(&mut raw, &["KEYS", &pattern]).await;
-    assert_eq!(there.len(), model.sessions.len(), "{name}, seed {seed}: nothing else is there");
+    assert_eq!(there.len(), model.sessions.len(), "{cache_name}: nothing else is there");
 }
 
 fn ours(cache: RedisCache, keys: CacheKeys, backend: CacheBackend) -> Ours {
@@ -355,18 +335,15 @@ fn text<'a>(step: &'a Value, name: &str) -> &'a str {
     step[name].as_str().unwrap_or_default()
 }
 
-fn seed() -> u64 {
-    variable("DIFFERENTIAL_SEED", SEED)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cache_of_django_and_this_store_agree() {
-    walk("RedisCache", json!({}), CacheBackend::Redis, seed()).await;
+    walk("RedisCache", json!({}), CacheBackend::Redis, &mut Random::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_caches_of_django_redis_and_this_store_agree() {
-    for (number, (serializer, its_class, compressor, class)) in [
+    let mut random = Random::new();
+    for (serializer, its_class, compressor, class) in [
         (
             CacheSerializer::Pickle,
             "pickle.PickleSerializer",
@@ -378,15 +355,12 @@ async fn the_caches_of_django_redis_and_this_store_agree() {
         (CacheSerializer::Json, "json.JSONSerializer", Compressor::Zstd, "zstd.ZStd"),
         (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lz4, "lz4.Lz4"),
         (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lzma, "lzma.Lzma"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ] {
         let options = json!({
             "SERIALIZER": format!("django_redis.serializers.{its_class}"),
             "COMPRESSOR": format!("django_redis.compressors.{class}Compressor"),
         });
         let backend = CacheBackend::DjangoRedis { serializer, compressor };
-        walk(its_class, options, backend, seed() + number as u64).await;
+        walk(its_class, options, backend, &mut random).await;
     }
 }

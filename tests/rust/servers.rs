@@ -7,15 +7,15 @@ use std::process::{Child, Command, Stdio};
 use crate::stores::server;
 
 /// Servers that end with this.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     child: Child,
     variables: HashMap<String, String>,
 }
 
 impl Servers {
-    /// Starts the servers that go by this name in `tests/services.py`; `None` if there is no Redis to
+    /// Starts the servers that go by this name in `tests/services.py`; `None` if there is none to
     /// test with, as `variable` tells.
-    pub(super) fn start(name: &str, variable: &str) -> Option<Self> {
+    pub(crate) fn start(name: &str, variable: &str) -> Option<Self> {
         server(variable)?;
         let python = std::env::var_os("TEST_PYTHON").unwrap_or("python3".into());
         let mut command = Command::new(python);
@@ -34,12 +34,14 @@ impl Servers {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut variables = HashMap::new();
+        // The process ids come last.
         for line in lines {
             let line = line.unwrap();
             let (name, value) = line.strip_prefix("export ").unwrap().split_once('=').unwrap();
             variables.insert(name.to_owned(), value.to_owned());
-            let pids = variable.replace("_URL", "_PIDS");
-            if variables.contains_key(variable) && variables.contains_key(&pids) {
+            if variables.contains_key(variable)
+                && variables.contains_key(&variable.replace("_URL", "_PIDS"))
+            {
                 return Some(Self { child, variables });
             }
         }
@@ -49,12 +51,12 @@ impl Servers {
         panic!("tests/services.py could not start {name}: {told}");
     }
 
-    pub(super) fn url(&self, variable: &str) -> &str {
+    pub(crate) fn url(&self, variable: &str) -> &str {
         &self.variables[variable]
     }
 
     /// Process id and port of each server.
-    pub(super) fn processes(&self, variable: &str) -> Vec<(u32, u16)> {
+    pub(crate) fn processes(&self, variable: &str) -> Vec<(u32, u16)> {
         let pids = self.variables[&variable.replace("_URL", "_PIDS")].split(',');
         pids.map(|pair| {
             let (pid, port) = pair.split_once(':').unwrap();
@@ -72,16 +74,16 @@ impl Drop for Servers {
 }
 
 /// Sends a signal to a process that we have started, or the servers of the tests.
-pub(super) fn signal(name: &str, pid: u32) {
+pub(crate) fn signal(name: &str, pid: u32) {
     let done = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(done.unwrap().success(), "kill -{name} {pid}");
 }
 
 /// A process that is stopped until this ends.
-pub(super) struct Stopped(u32);
+pub(crate) struct Stopped(u32);
 
 impl Stopped {
-    pub(super) fn new(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         signal("STOP", pid);
         Self(pid)
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// What happens to the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// They are passed on.
     Pass,
     /// Once the next request is sent, the answer is cut off after so many bytes, and the connection
@@ -22,7 +22,7 @@ pub(super) enum Mode {
     Swallow,
 }
 
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 impl Proxy {
-    pub(super) async fn before(port: u16) -> Self {
+    pub(crate) async fn before(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let shared = Arc::new(Shared {
             mode: Mode::Pass.into(),
@@ -56,24 +56,24 @@ impl Proxy {
         proxy
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
     /// Cuts all connections. New ones are accepted.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn turns(&self) -> usize {
+    pub(crate) fn turns(&self) -> usize {
         self.shared.turns.load(Ordering::SeqCst)
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }

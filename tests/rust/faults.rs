@@ -1,0 +1,307 @@
+//! What a caller of `SqlStore` sees when the database, or the way to it, fails.
+//!
+//! Whatever happens, a session that is there is never "not there", a change that was acknowledged is
+//! there, one that was deleted stays deleted, and the store recovers by itself. The table that the tests
+//! print is the one in `docs/compatibility.md`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use django_session::session::SessionRecord;
+use django_session::store::SqlStore;
+use django_session::{DateTime, SessionKey, SessionStore, StoreError};
+use jiff::SignedDuration;
+
+use crate::proxy::{Mode, Proxy};
+use crate::servers::{Servers, Stopped, signal};
+use crate::stores::{Kind, Place, now, record, settings};
+
+const STEPS: [&str; 5] = ["load", "create", "save", "touch", "delete"];
+
+/// What came of each step, for the table.
+#[derive(Default)]
+struct Seen(BTreeMap<&'static str, Vec<&'static str>>);
+
+impl Seen {
+    fn note(&mut self, step: &'static str, outcome: &'static str) {
+        let outcomes = self.0.entry(step).or_default();
+        if !outcomes.contains(&outcome) {
+            outcomes.push(outcome);
+        }
+    }
+
+    fn print(&self, store: &str, fault: &str) {
+        let steps = STEPS.iter().map(|step| match self.0.get(step) {
+            Some(outcomes) => format!("{step}: {}", outcomes.join(" or ")),
+            None => format!("{step}: -"),
+        });
+        eprintln!("{store}, {fault}: {}", steps.collect::<Vec<_>>().join(", "));
+    }
+}
+
+fn name_of(error: &StoreError) -> &'static str {
+    if error.is_create() {
+        // Its own row, written by a try whose answer was lost. The session draws another key.
+        return "key taken";
+    }
+    if error.is_conflict() {
+        // The same: the session reads it and finds that it is what it wanted.
+        return "conflict";
+    }
+    assert!(error.is_outage(), "an outage, not {error:?}");
+    match error {
+        StoreError::Busy(_) => "busy",
+        StoreError::TimedOut(_) => "timed out",
+        StoreError::Unreachable(_) => "unreachable",
+        _ => "refused",
+    }
+}
+
+/// A record whose data says which one it is.
+fn numbered(number: u32) -> SessionRecord {
+    let mut record = record(now());
+    Arc::make_mut(&mut record.data).insert("number", &number).unwrap();
+    record
+}
+
+/// Takes a step while something is wrong, and checks by another way what it did.
+async fn step(
+    step: &'static str,
+    store: &dyn SessionStore,
+    direct: &dyn SessionStore,
+    before: impl AsyncFnOnce(),
+    after: impl AsyncFnOnce(),
+) -> &'static str {
+    let there = numbered(1);
+    direct.create(&there).await.unwrap();
+    let loaded = direct.load(&there.session_key, now()).await.unwrap().unwrap();
+    let new = numbered(2);
+    let changed = SessionRecord { data: Arc::clone(&numbered(3).data), ..loaded.clone() };
+    before().await;
+    let outcome = match step {
+        "load" => store.load(&there.session_key, now()).await.map(|found| {
+            assert!(found.is_some(), "a session that is there is not lost");
+        }),
+        "create" => store.create(&new).await.map(drop),
+        "save" => store.save(&changed).await.map(drop),
+        "touch" => store.touch(&changed).await.map(drop),
+        _ => store.delete(&there.session_key).await,
+    };
+    after().await;
+    let stored = direct.load(&there.session_key, now()).await.unwrap();
+    let number = stored.map(|stored| stored.data.get::<u32>("number").unwrap().unwrap());
+    match (step, &outcome) {
+        ("save", Ok(())) => assert_eq!(number, Some(3), "what was acknowledged is there"),
+        ("delete", Ok(())) => assert_eq!(number, None, "what was deleted is gone"),
+        ("save", Err(StoreError::Conflict)) => assert_eq!(number, Some(3), "by an earlier try"),
+        // Nobody knows whether it took effect, but it did so wholly or not at all.
+        ("save", Err(_)) => assert!(matches!(number, Some(1 | 3))),
+        ("delete", Err(_)) => assert!(matches!(number, Some(1) | None)),
+        _ => assert_eq!(number, Some(1), "{step} leaves it alone"),
+    }
+    if step == "create" && outcome.is_ok() {
+        assert!(direct.load(&new.session_key, now()).await.unwrap().is_some());
+    }
+    outcome.as_ref().map_or_else(name_of, |()| "done")
+}
+
+/// The store comes back by itself.
+async fn recovers(store: &dyn SessionStore) {
+    let record = numbered(9);
+    let mut created = false;
+    let mut loaded = None;
+    for _ in 0..100 {
+        created = created || store.create(&record).await.is_ok_and(|_| true);
+        if created && let Ok(found) = store.load(&record.session_key, now()).await {
+            loaded = found;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(loaded.is_some(), "it has recovered");
+}
+
+fn through(url: &str, port: u16, options: &str) -> String {
+    let (head, rest) = url.rsplit_once(':').unwrap();
+    let database = rest.split_once('/').unwrap().1;
+    format!("{head}:{port}/{database}?acquire_timeout=2&timeout=1&max_connections=2{options}")
+}
+
+fn port_of(url: &str) -> u16 {
+    url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_broken_way_to_the_database_loses_nothing() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let proxy = Proxy::before(port_of(&place.url)).await;
+        let url = through(&place.url, proxy.port(), "");
+        let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+        let direct = place.store().await;
+        for (fault, mode, expected) in [
+            ("reset before the request", Mode::CutRequest, "done"),
+            ("reset before the answer", Mode::CutAnswer(0), "done"),
+            ("reset within the answer", Mode::CutAnswer(7), "done"),
+            ("no answer", Mode::Swallow, "timed out"),
+        ] {
+            let mut seen = Seen::default();
+            for what in STEPS {
+                let before = async || proxy.set(mode);
+                let after = async || proxy.set(Mode::Pass);
+                let outcome = step(what, &store, &direct, before, after).await;
+                seen.note(what, outcome);
+                // Connections that hang may be all there are.
+                let also = match (mode, what) {
+                    (Mode::Swallow, _) => "busy",
+                    (_, "create") => "key taken",
+                    _ => "conflict",
+                };
+                assert!(outcome == expected || outcome == also, "{kind:?} {fault} {what}");
+                recovers(&store).await;
+            }
+            seen.print(&format!("SqlStore, {kind:?}"), fault);
+        }
+    }
+}
+
+/// Killed in the middle of its work, and away for good.
+#[tokio::test]
+async fn a_database_that_was_killed_is_unreachable() {
+    for (name, variable) in [("postgres", "TEST_POSTGRES_URL"), ("mariadb", "TEST_MYSQL_URL")] {
+        let Some(servers) = Servers::start(name, variable) else { continue };
+        let url = servers.url(variable);
+        let url = format!("{url}?acquire_timeout=1&timeout=1&max_connections=3");
+        let store = SqlStore::connect(&url, &settings()).await.unwrap();
+        let kind = if name == "postgres" { Kind::Postgres } else { Kind::MySql };
+        for statement in crate::stores::ddl(kind) {
+            crate::stores::execute(store.pool(), &statement).await;
+        }
+        let record = numbered(1);
+        store.create(&record).await.unwrap();
+        let [(pid, _)] = servers.processes(variable)[..] else { panic!() };
+        {
+            let _stopped = (name == "mariadb").then(|| Stopped::new(pid));
+            // It may stop a moment later.
+            while name == "mariadb" {
+                if let Err(error) = store.load(&record.session_key, now()).await {
+                    assert!(matches!(name_of(&error), "timed out" | "busy" | "unreachable"));
+                    break;
+                }
+            }
+        }
+        recovers(&store).await;
+        signal("KILL", pid);
+        let mut seen = Seen::default();
+        for round in 0..2 {
+            for what in STEPS {
+                let outcome = match what {
+                    "load" => store.load(&record.session_key, now()).await.map(|found| {
+                        assert!(found.is_some(), "a session that is there is not lost");
+                    }),
+                    "create" => store.create(&numbered(2)).await.map(drop),
+                    "save" => store.save(&record).await.map(drop),
+                    "touch" => store.touch(&record).await.map(drop),
+                    _ => store.delete(&SessionKey::generate()).await,
+                };
+                if round == 1 {
+                    let outcome = outcome.as_ref().map_or_else(name_of, |()| "done");
+                    assert_eq!(outcome, "unreachable", "{what}");
+                    seen.note(what, outcome);
+                } else if let Err(error) = outcome {
+                    name_of(&error);
+                }
+            }
+        }
+        seen.print(&format!("SqlStore, {kind:?}"), "server killed");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_only_reads_refuses_to_write() {
+    let Some(place) = Place::new(Kind::Postgres).await else { return };
+    let url = through(
+        &place.url,
+        port_of(&place.url),
+        "&options=-c%20default_transaction_read_only%3Don",
+    );
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    let direct = place.store().await;
+    let mut seen = Seen::default();
+    for what in STEPS {
+        let outcome = step(what, &store, &direct, async || (), async || ()).await;
+        assert_eq!(outcome, if what == "load" { "done" } else { "refused" }, "{what}");
+        seen.note(what, outcome);
+    }
+    seen.print("SqlStore, Postgres", "read-only");
+}
+
+/// Somebody else holds the row: the store waits, but not for ever.
+#[tokio::test]
+async fn a_row_that_is_held_is_waited_for_in_vain() {
+    for (kind, options, expected) in [
+        (Kind::Postgres, "", "timed out"),
+        (Kind::Postgres, "&options=-c%20statement_timeout%3D200", "timed out"),
+        (Kind::Postgres, "&options=-c%20lock_timeout%3D200", "busy"),
+        (Kind::MySql, "", "timed out"),
+    ] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let url = through(&place.url, port_of(&place.url), options);
+        let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+        let direct = place.store().await;
+        let record = numbered(1);
+        direct.create(&record).await.unwrap();
+        let holder = place.hold(&record.session_key).await;
+        let error = store.save(&record).await.unwrap_err();
+        assert_eq!(name_of(&error), expected, "{kind:?} {options}");
+        assert!(error.is_retryable());
+        drop(holder);
+        recovers(&store).await;
+    }
+}
+
+/// Those who clear expired sessions at once, beside those who save, get into each other's way on
+/// MariaDB; the server then undoes one of them, which is tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlocks_are_tried_again() {
+    for place in Place::all().await {
+        let store = place.store().await;
+        let live: Vec<_> = (0..20).map(numbered).collect();
+        for round in 0..3 {
+            let expired = |index: u32| SessionRecord {
+                expire_date: at(-i64::from(index % 50) - 1),
+                ..numbered(index)
+            };
+            for index in 0..150 {
+                store.create(&expired(index)).await.unwrap();
+            }
+            for record in live.iter().filter(|_| round == 0) {
+                store.create(record).await.unwrap();
+            }
+            let clearing = (0..4).map(|_| {
+                let store = store.clone().with_clear_batch(20.try_into().unwrap());
+                tokio::spawn(async move { store.clear_expired(now()).await })
+            });
+            let clearing: Vec<_> = clearing.collect();
+            let saving = live.iter().map(|record| {
+                let (store, record) = (store.clone(), record.clone());
+                tokio::spawn(async move { store.save(&record).await })
+            });
+            let saving: Vec<_> = saving.collect();
+            let mut cleared = 0;
+            for task in clearing {
+                cleared += task.await.unwrap().unwrap();
+            }
+            for task in saving {
+                task.await.unwrap().unwrap();
+            }
+            cleared += store.clear_expired(now()).await.unwrap();
+            assert_eq!(cleared, 150, "{:?}", place.kind);
+        }
+    }
+}
+
+fn at(seconds: i64) -> DateTime {
+    now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
