@@ -15,6 +15,7 @@ import json
 import random
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 SECRET_KEY = "the secret of the differential test"
@@ -83,6 +84,8 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         return {}
     if op == "churn":
         return churn(engine, command["saves"])
+    if op == "count":
+        return count(engine, command["key"], range(*command["workers"]), command["rounds"])
     store = engine.SessionStore(command.get("key"))
     found: Any = None
     if op == "exists":
@@ -144,6 +147,24 @@ def churn(engine: Any, saves: int) -> dict[str, Any]:
     return {"missing": missing}
 
 
+def count(engine: Any, key: str, workers: range, rounds: int) -> dict[str, Any]:
+    """Let each worker, a thread, count a name of its own up in one session."""
+
+    def work(name: str) -> None:
+        for _ in range(rounds):
+            store = engine.SessionStore(key)
+            store[name] = store.get(name, 0) + 1
+            store.save()
+        connections.close_all()
+
+    from django.db import connections
+
+    names = [f"worker {worker}" for worker in workers]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(work, names))
+    return {}
+
+
 def serve(name: str) -> None:
     engine = importlib.import_module(name)
     for line in sys.stdin:
@@ -159,8 +180,17 @@ def main() -> None:
     from django.conf import settings
 
     if sys.argv[1] == "engine":
-        settings.configure(**{"SECRET_KEY": SECRET_KEY, **json.loads(sys.argv[2])})
+        own = {"SECRET_KEY": SECRET_KEY, **json.loads(sys.argv[2])}
+        if str(own.get("DATABASES", "")).count("mysql"):
+            import pymysql
+
+            pymysql.install_as_MySQLdb()
+        settings.configure(**own)
         django.setup()
+        if "SESSION_TABLE" in own:
+            from django.contrib.sessions.models import Session
+
+            Session._meta.db_table = own["SESSION_TABLE"]
         serve(settings.SESSION_ENGINE)
         return
     settings.configure(SECRET_KEY=SECRET_KEY)

@@ -308,20 +308,20 @@ pub enum UrlError {
         name: &'static str,
     },
     /// An option is unknown.
-    #[error("an option of the address is unknown{}", did_you_mean(.nearest))]
+    #[error("an option of the address is unknown{}", did_you_mean(*.nearest))]
     UnknownOption {
         /// The one that is most like it.
         nearest: Option<&'static str>,
     },
     /// The scheme is unknown.
-    #[error("the scheme of the address is unknown{}", did_you_mean(.nearest))]
+    #[error("the scheme of the address is unknown{}", did_you_mean(*.nearest))]
     UnknownScheme {
         /// The one that is most like it.
         nearest: Option<&'static str>,
     },
 }
 
-fn did_you_mean(nearest: &Option<&'static str>) -> String {
+fn did_you_mean(nearest: Option<&'static str>) -> String {
     nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
 }
 

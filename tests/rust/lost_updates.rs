@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use django_session::session::OnConflict;
 use django_session::{Session, SessionKey, SessionSettings, SessionStore};
+use serde_json::json;
+
+use crate::differential::Engine;
 
 pub(crate) const WORKERS: u64 = 32;
 
@@ -68,6 +71,36 @@ pub(crate) async fn count_up(
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+/// Counts with a Django's engine beside the store: all of it Django, or half. Says how many changes are
+/// missing of each side.
+pub(crate) async fn lost_beside_django(
+    store: Arc<dyn SessionStore>,
+    settings: &SessionSettings,
+    mut django: Engine,
+    ours: u64,
+) -> [u64; 2] {
+    let settings = Arc::new(settings.clone());
+    let session = Session::new(Arc::clone(&store), Arc::clone(&settings), None);
+    session.save().await.unwrap();
+    let session_key = session.session_key().await.unwrap();
+    let count = json!({
+        "op": "count",
+        "key": session_key.as_str(),
+        "workers": [ours, WORKERS],
+        "rounds": rounds(),
+    });
+    let theirs = tokio::task::spawn_blocking(move || django.ask(&count));
+    count_up(&store, &settings, &session_key, 0..ours).await;
+    assert_eq!(theirs.await.unwrap(), json!({}));
+    let session = Session::new(store, settings, Some(session_key));
+    let mut lost = [0; 2];
+    for worker in 0..WORKERS {
+        let counted: u64 = session.get(&name(worker)).await.unwrap().unwrap_or(0);
+        lost[usize::from(worker >= ours)] += rounds() - counted;
+    }
+    lost
 }
 
 /// Checks that a store loses nothing, and shows what the last one to win would lose.

@@ -21,6 +21,7 @@ mod properties;
 mod proxy;
 mod redis;
 mod replicated;
+mod round_trips;
 mod servers;
 mod session;
 mod signed_cookies;

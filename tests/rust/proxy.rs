@@ -27,9 +27,13 @@ pub(crate) struct Proxy {
     shared: Arc<Shared>,
 }
 
+/// How sqlx's pool looks after a connection that it gets back, on PostgreSQL and on MySQL: nobody waits
+/// for it.
+const PINGS: [&[u8]; 2] = [b"S\0\0\0\x04", b"\x01\0\0\0\x0e"];
+
 struct Shared {
     mode: Mutex<Mode>,
-    /// How often the client has spoken after the server.
+    /// How often the client has spoken after the server, other than to ask whether it is there.
     turns: AtomicUsize,
     connections: AtomicUsize,
     /// Counted up when all connections are to be cut.
@@ -98,7 +102,8 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { break };
-                if std::mem::take(&mut server_spoke) {
+                let is_ping = PINGS.contains(&&from_client[..count]);
+                if std::mem::take(&mut server_spoke) && !is_ping {
                     shared.turns.fetch_add(1, Ordering::SeqCst);
                 }
                 match take(|mode| matches!(mode, Mode::CutAnswer(_) | Mode::CutRequest)) {

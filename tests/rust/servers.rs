@@ -33,16 +33,15 @@ impl Servers {
         }
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut variables = HashMap::new();
+        let mut servers = Self { child, variables: HashMap::new() };
         // The process ids come last.
+        let wanted = [variable.to_owned(), variable.replace("_URL", "_PIDS")];
         for line in lines {
             let line = line.unwrap();
             let (name, value) = line.strip_prefix("export ").unwrap().split_once('=').unwrap();
-            variables.insert(name.to_owned(), value.to_owned());
-            if variables.contains_key(variable)
-                && variables.contains_key(&variable.replace("_URL", "_PIDS"))
-            {
-                return Some(Self { child, variables });
+            servers.variables.insert(name.to_owned(), value.to_owned());
+            if wanted.iter().all(|name| servers.variables.contains_key(name)) {
+                return Some(servers);
             }
         }
         let mut told = String::new();

@@ -23,8 +23,9 @@ use django_session::{
 };
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::differential::Engine;
 use crate::lost_updates;
 use crate::session::{self, FixedClock};
 use crate::vectors::{self, text, to_python_json};
@@ -630,6 +631,55 @@ async fn parallel_requests_lose_nothing() {
     for place in Place::all().await {
         let name = format!("SqlStore, {:?}", place.kind);
         lost_updates::check(&name, Arc::new(place.store().await), &settings()).await;
+    }
+}
+
+/// A Django that reads and writes the table of a place.
+fn django(place: &Place) -> Option<Engine> {
+    let (user, host) = match place.kind {
+        Kind::Sqlite => ("", place.url.split_once(':').unwrap().1.split('?').next().unwrap()),
+        _ => place.url.split_once("://").unwrap().1.split_once('@').unwrap(),
+    };
+    let (user, password) = user.split_once(':').unwrap_or_default();
+    let database = if place.kind == Kind::Sqlite {
+        json!({"ENGINE": "django.db.backends.sqlite3", "NAME": host, "OPTIONS": {"timeout": 30}})
+    } else {
+        let (host, name) = host.split_once('/').unwrap();
+        let (host, port) = host.split_once(':').unwrap();
+        let engine = if place.kind == Kind::MySql { "mysql" } else { "postgresql" };
+        json!({
+            "ENGINE": format!("django.db.backends.{engine}"),
+            "NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": port,
+        })
+    };
+    Engine::start(&json!({
+        "SECRET_KEY": "correct horse battery staple",
+        "DATABASES": {"default": database},
+        "INSTALLED_APPS": ["django.contrib.sessions"],
+        "SESSION_ENGINE": "django.contrib.sessions.backends.db",
+        "SESSION_TABLE": place.table,
+        "USE_TZ": true,
+    }))
+}
+
+/// Django's engine overwrites what others did; what it overwrites is nothing that we could help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes_and_we_lose_none_of_its() {
+    for place in Place::all().await {
+        for ours in [0, lost_updates::WORKERS / 2] {
+            let Some(django) = django(&place) else { return };
+            let store = Arc::new(place.store().await);
+            let [of_ours, of_theirs] =
+                lost_updates::lost_beside_django(store, &settings(), django, ours).await;
+            let all = lost_updates::WORKERS * lost_updates::rounds();
+            eprintln!(
+                "{:?}, {ours} workers of ours and {} of Django, {all} changes: lost {of_ours} of ours \
+                 and {of_theirs} of Django's",
+                place.kind,
+                lost_updates::WORKERS - ours,
+            );
+            assert!(of_ours + of_theirs > 0 || lost_updates::rounds() < 10, "Django has changed");
+        }
     }
 }
 
