@@ -44,9 +44,9 @@ impl Servers {
                 return Some(servers);
             }
         }
+        // It has ended.
         let mut told = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-        child.wait().unwrap();
+        servers.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
         panic!("tests/services.py could not start {name}: {told}");
     }
 

@@ -17,6 +17,7 @@ use super::{
     ALL, CLUSTER, HOUR, PLAIN, SENTINEL, TLS, ask, ca, cache, key, now, raw, record, store_on,
 };
 use crate::proxy::{Mode, Proxy};
+use crate::round_trips;
 use crate::servers::{Servers, Stopped, signal};
 use crate::stores::server;
 
@@ -255,6 +256,17 @@ async fn each_operation_is_one_round_trip() {
     }
     assert_eq!(proxy.connections(), connections);
     eprintln!("round trips to Redis:{table}");
+}
+
+#[tokio::test]
+async fn each_step_of_a_session_is_one_round_trip() {
+    let Some(url) = server(PLAIN) else { return };
+    let proxy = Proxy::before(port(&url)).await;
+    let store = store_on(at(&with_port(&url, proxy.port())), CacheBackend::Redis);
+    let counts = round_trips::count(store, &proxy).await;
+    round_trips::print("CacheStore, Redis", counts);
+    // A new key is stored and the old one removed; a conflict is noticed, read and tried again.
+    assert_eq!(counts, [1, 1, 1, 1, 1, 2, 3]);
 }
 
 #[tokio::test]

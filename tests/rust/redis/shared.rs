@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{PLAIN, ask, cache, raw};
 use crate::differential::{Engine, Random};
+use crate::lost_updates;
 use crate::stores::server;
 
 const STEPS: u64 = 3_000;
@@ -256,23 +257,9 @@ fn next(random: &mut Random, model: &Model) -> Value {
 async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &mut Random) {
     let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
     let prefix = SessionKey::generate();
-    let class = match backend {
-        CacheBackend::Redis => "django.core.cache.backends.redis.RedisCache",
-        _ => "django_redis.cache.RedisCache",
-    };
-    let config = json!({
-        "BACKEND": class,
-        "LOCATION": url,
-        "KEY_PREFIX": prefix.as_str(),
-        "VERSION": 7,
-        "OPTIONS": options,
-    });
-    let settings = json!({
-        "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
-        "CACHES": {"default": config},
-    });
+    let settings = engine(&url, prefix.as_str(), options, backend);
     let Some(mut django) = Engine::start(&settings).map(Django) else { return };
-    let keys = CacheKeys::new(CacheEngine::Cache).with_key_prefix(prefix.as_str()).with_version(7);
+    let keys = keys(prefix.as_str());
     let mut ours = ours(cache, keys.clone(), backend);
 
     let mut model = Model::default();
@@ -326,6 +313,28 @@ async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &
     assert_eq!(there.len(), model.sessions.len(), "{cache_name}: nothing else is there");
 }
 
+/// The settings of a site that has its sessions in this cache.
+fn engine(url: &str, prefix: &str, options: Value, backend: CacheBackend) -> Value {
+    let class = match backend {
+        CacheBackend::Redis => "django.core.cache.backends.redis.RedisCache",
+        _ => "django_redis.cache.RedisCache",
+    };
+    json!({
+        "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
+        "CACHES": {"default": {
+            "BACKEND": class,
+            "LOCATION": url,
+            "KEY_PREFIX": prefix,
+            "VERSION": 7,
+            "OPTIONS": options,
+        }},
+    })
+}
+
+fn keys(prefix: &str) -> CacheKeys {
+    CacheKeys::new(CacheEngine::Cache).with_key_prefix(prefix).with_version(7)
+}
+
 fn ours(cache: RedisCache, keys: CacheKeys, backend: CacheBackend) -> Ours {
     let store = CacheStore::new(cache, keys, CacheCodec::new(backend));
     Ours { store, settings: Arc::new(SessionSettings::default()), held: None }
@@ -362,5 +371,27 @@ async fn the_caches_of_django_redis_and_this_store_agree() {
         });
         let backend = CacheBackend::DjangoRedis { serializer, compressor };
         walk(its_class, options, backend, &mut random).await;
+    }
+}
+
+/// Django's engine overwrites what others did; what it overwrites is nothing that we could help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes() {
+    for ours in [0, lost_updates::WORKERS / 2] {
+        let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
+        let prefix = SessionKey::generate();
+        let backend = CacheBackend::Redis;
+        let settings = engine(&url, prefix.as_str(), json!({}), backend);
+        let Some(django) = Engine::start(&settings) else { return };
+        let store = CacheStore::new(cache, keys(prefix.as_str()), CacheCodec::new(backend));
+        let settings = SessionSettings::default();
+        let [of_ours, of_theirs] =
+            lost_updates::lost_beside_django(Arc::new(store), &settings, django, ours).await;
+        eprintln!(
+            "Redis, {ours} workers of ours and {} of Django, {} changes: lost {of_ours} of ours and \
+             {of_theirs} of Django's",
+            lost_updates::WORKERS - ours,
+            lost_updates::WORKERS * lost_updates::rounds(),
+        );
     }
 }
