@@ -74,6 +74,10 @@ def session(rng: random.Random) -> dict[str, Any]:
     return {text(rng): value(rng, 3) for _ in range(rng.choice((0, 1, 3, 8)))}
 
 
+#: Sessions that were loaded by `hold`, and wait for `late`.
+HELD: list[Any] = []
+
+
 def beside(engine: Any, command: dict[str, Any]) -> dict[str, Any] | None:
     """Do what takes no session, or more than one."""
     from django.core.cache import caches
@@ -114,16 +118,15 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         # Without a key it would look for the file of a new one.
         found = store._expiry_date(data) if store.session_key else None
         found = found.isoformat() if hasattr(found, "isoformat") else found
-    elif op == "set":
-        store.update(command["data"])
-        store.save()
-    elif op == "create":
-        store.update(command["data"])
-        store.create()
     elif op == "replace":
         # Filled without being loaded: that the session is gone is then an error.
         store._session_cache = command["data"]
         store.save()
+    elif op == "hold":
+        HELD.append(store)
+    elif op in ("change", "create", "late", "set"):
+        store = HELD.pop() if op == "late" else store
+        change(store, command)
     elif op in ("cycle_key", "flush", "delete", "save"):
         getattr(store, op)()
     elif op != "load":
@@ -135,6 +138,20 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         "json": None if data is None else json.dumps(data, separators=(",", ":")),
         "modified": store.modified,
     }
+
+
+def change(store: Any, command: dict[str, Any]) -> None:
+    """Change a session and save it."""
+    store.update(command["data"])
+    for name in command.get("remove", ()):
+        store.pop(name, None)
+    if "age" in command:
+        store.set_expiry(command["age"])
+    if command["op"] == "create":
+        store.create()
+    # Where there is no session any more, saving makes a new one.
+    elif command["op"] != "change" or "key" not in command or store.session_key:
+        store.save()
 
 
 def churn(engine: Any, saves: int) -> dict[str, Any]:

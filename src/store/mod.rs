@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
 //! | [`SignedCookieStore`] | | their own cookie |
-//! | `CacheStore` | `cache` | one of Django's caches |
+//! | `CacheStore` | `cache` | one of Django's caches: `RedisCache` (`redis`) |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `FileStore` | `file` | a directory of files, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
@@ -34,9 +34,13 @@ mod memcached;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
+// `redis` alone is the name of the driver.
+#[cfg(feature = "redis")]
+#[path = "redis/mod.rs"]
+mod redis_cache;
 #[cfg(feature = "_sql")]
 mod replicated;
-#[cfg(any(feature = "_sql", feature = "memcached"))]
+#[cfg(any(feature = "_sql", feature = "memcached", feature = "redis"))]
 mod retry;
 mod signed_cookies;
 #[cfg(feature = "_sql")]
@@ -65,6 +69,12 @@ pub use memcached::{
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
+/// The driver, in the version whose clients [`RedisCache`] takes.
+#[cfg(feature = "redis")]
+#[doc(no_inline)]
+pub use redis;
+#[cfg(feature = "redis")]
+pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
 #[cfg(feature = "_sql")]
 pub use replicated::ReplicatedStore;
 pub use signed_cookies::SignedCookieStore;

@@ -73,7 +73,7 @@ impl Random {
     }
 }
 
-fn peer(arguments: &[&str]) -> Option<Command> {
+pub(crate) fn peer(arguments: &[&str]) -> Option<Command> {
     let Some(python) = std::env::var_os("TEST_PYTHON") else {
         let message = "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
         assert!(std::env::var_os("CI").is_none(), "{message}");

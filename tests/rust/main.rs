@@ -22,6 +22,7 @@ mod pickle;
 mod pickle_oracle;
 mod properties;
 mod proxy;
+mod redis;
 mod replicated;
 mod round_trips;
 mod servers;

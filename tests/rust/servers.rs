@@ -1,7 +1,7 @@
 //! Servers of a test's own, to be stopped, killed and misused.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use crate::stores::server;
@@ -24,7 +24,7 @@ impl Servers {
             .args(["serve", "--only", name])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         // What is named there is taken as it is.
         for (variable, _) in std::env::vars_os() {
             if variable.to_str().is_some_and(|variable| variable.starts_with("TEST_")) {
@@ -44,7 +44,10 @@ impl Servers {
                 return Some(servers);
             }
         }
-        panic!("tests/services.py could not start {name}");
+        // It has ended.
+        let mut told = String::new();
+        servers.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        panic!("tests/services.py could not start {name}: {told}");
     }
 
     pub(crate) fn url(&self, variable: &str) -> &str {

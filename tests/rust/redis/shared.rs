@@ -1,0 +1,397 @@
+//! A running Django and this store on one Redis server: thousands of steps, at random by one or the
+//! other, against a model.
+//!
+//! `DIFFERENTIAL_SEED` starts another walk, `DIFFERENTIAL_STEPS` sets its length.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use django_session::codec::cache::{
+    CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer, Compressor,
+};
+use django_session::session::Expiry;
+use django_session::store::{CacheStore, RedisCache};
+use django_session::{Session, SessionData, SessionKey, SessionSettings, SessionStore as _};
+use serde_json::{Map, Value, json};
+
+use super::{PLAIN, ask, cache, raw};
+use crate::differential::{Engine, Random};
+use crate::lost_updates;
+use crate::stores::server;
+
+const STEPS: u64 = 3_000;
+
+/// Django, whose steps have other words.
+struct Django(Engine);
+
+impl Django {
+    fn step(&mut self, step: &Value) -> Value {
+        let key = &step["key"];
+        let mut command = step.clone();
+        command["op"] = match text(step, "step") {
+            "create" | "save" => json!("change"),
+            "cycle" => json!("cycle_key"),
+            same => json!(same),
+        };
+        let answer = self.0.ask(&command);
+        let raised = &answer["raised"];
+        assert!(raised.is_null() || raised == "UpdateError", "{step}: {answer}");
+        match text(step, "step") {
+            "create" | "cycle" => answer["key"].clone(),
+            "load" if answer["key"] == *key => {
+                serde_json::from_str(answer["json"].as_str().unwrap()).unwrap()
+            }
+            "save" | "hold" => json!(answer["key"] == *key),
+            "late" => json!(raised.is_null()),
+            "exists" => answer["found"].clone(),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// This side, whose steps have the same words.
+struct Ours {
+    store: CacheStore,
+    settings: Arc<SessionSettings>,
+    held: Option<Session>,
+}
+
+impl Ours {
+    fn request(&self, key: Option<&str>) -> Session {
+        let key = key.map(|key| SessionKey::parse(key).unwrap());
+        Session::new(Arc::new(self.store.clone()), Arc::clone(&self.settings), key)
+    }
+
+    /// The session, if it is there.
+    async fn found(&self, key: &str) -> Option<Session> {
+        let session = self.request(Some(key));
+        session.data().await.unwrap();
+        session.session_key().await.is_some_and(|found| found.as_str() == key).then_some(session)
+    }
+
+    async fn step(&mut self, step: &Value) -> Value {
+        let key = step["key"].as_str();
+        match step["step"].as_str().unwrap() {
+            "create" => {
+                let session = self.request(None);
+                change(&session, step).await;
+                session.save().await.unwrap();
+                json!(session.session_key().await.unwrap().as_str())
+            }
+            "load" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    let data = session.data().await.unwrap();
+                    serde_json::from_str(&data.to_json().unwrap()).unwrap()
+                }
+                None => Value::Null,
+            },
+            "save" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    change(&session, step).await;
+                    session.save().await.unwrap();
+                    json!(true)
+                }
+                None => json!(false),
+            },
+            "hold" => {
+                self.held = self.found(key.unwrap()).await;
+                json!(self.held.is_some())
+            }
+            "late" => {
+                let session = self.held.take().unwrap();
+                session.update(&data(step)).await.unwrap();
+                match session.save().await {
+                    Ok(()) => json!(true),
+                    Err(error) if error.is_interrupted() => json!(false),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            "exists" => {
+                json!(self.store.exists(&SessionKey::parse(key.unwrap()).unwrap()).await.unwrap())
+            }
+            "delete" => {
+                self.store.delete(&SessionKey::parse(key.unwrap()).unwrap()).await.unwrap();
+                Value::Null
+            }
+            "cycle" => match self.found(key.unwrap()).await {
+                Some(session) => {
+                    session.cycle_key().await.unwrap();
+                    json!(session.session_key().await.unwrap().as_str())
+                }
+                None => Value::Null,
+            },
+            _ => {
+                self.request(key).flush().await.unwrap();
+                Value::Null
+            }
+        }
+    }
+}
+
+fn data(step: &Value) -> SessionData {
+    SessionData::from_json(&step["data"].to_string()).unwrap()
+}
+
+async fn change(session: &Session, step: &Value) {
+    session.update(&data(step)).await.unwrap();
+    for name in step["remove"].as_array().into_iter().flatten() {
+        session.remove(name.as_str().unwrap()).await.unwrap();
+    }
+    let age = step["age"].as_i64();
+    session.set_expiry(age.map_or(Expiry::Default, Expiry::Age)).await.unwrap();
+}
+
+/// What should be there.
+#[derive(Default)]
+struct Model {
+    sessions: BTreeMap<String, Map<String, Value>>,
+    gone: Vec<String>,
+}
+
+impl Model {
+    /// Does the step, and says what the answer has to be; of a new key anything.
+    fn step(&mut self, step: &Value, answer: &Value) -> Value {
+        let key = step["key"].as_str().unwrap_or_default();
+        match step["step"].as_str().unwrap() {
+            "create" => {
+                let mut data = Map::new();
+                changed(&mut data, step);
+                let key = answer.as_str().expect("a key").to_owned();
+                assert!(self.sessions.insert(key, data).is_none(), "the key is new");
+                answer.clone()
+            }
+            "load" => self.sessions.get(key).cloned().map_or(Value::Null, Value::Object),
+            "save" => match self.sessions.get_mut(key) {
+                Some(data) => {
+                    changed(data, step);
+                    json!(true)
+                }
+                None => json!(false),
+            },
+            "exists" => json!(self.sessions.contains_key(key)),
+            "cycle" => match self.sessions.remove(key) {
+                Some(data) => {
+                    self.gone.push(key.to_owned());
+                    let new = answer.as_str().expect("a key").to_owned();
+                    assert!(self.sessions.insert(new, data).is_none(), "the key is new");
+                    answer.clone()
+                }
+                None => Value::Null,
+            },
+            _ => {
+                self.sessions.remove(key);
+                self.gone.push(key.to_owned());
+                Value::Null
+            }
+        }
+    }
+}
+
+fn changed(data: &mut Map<String, Value>, step: &Value) {
+    data.extend(step["data"].as_object().unwrap().clone());
+    for name in step["remove"].as_array().into_iter().flatten() {
+        data.remove(name.as_str().unwrap());
+    }
+    match step.get("age") {
+        None => {}
+        Some(Value::Null) => drop(data.remove("_session_expiry")),
+        Some(age) => drop(data.insert("_session_expiry".to_owned(), age.clone())),
+    }
+}
+
+fn choose<'a, T>(random: &mut Random, values: &'a [T]) -> &'a T {
+    &values[random.below(values.len())]
+}
+
+fn name(random: &mut Random) -> String {
+    let names = ["a", "cart", "naïve", "\u{1F36A}", "_auth_user_hash", "", "x y"];
+    (*choose(random, &names)).to_owned()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "they are small")]
+fn value(random: &mut Random, depth: u32) -> Value {
+    match random.below(if depth == 0 { 6 } else { 8 }) {
+        0 => json!(random.below(1 << 30) as u64 * 0x1_0000_0001),
+        1 => json!((random.below(1 << 30) as f64 - 1e6) / 8.0),
+        2 => json!("é\"\\\u{2603}\u{1F600}\n".repeat(random.below(30))),
+        3 => json!(random.below(2) == 0),
+        4 => Value::Null,
+        5 => json!("x".repeat(random.below(2000))),
+        6 => (0..random.below(5)).map(|_| value(random, depth - 1)).collect(),
+        _ => {
+            let entries = (0..random.below(5)).map(|_| (name(random), value(random, depth - 1)));
+            Value::Object(entries.collect())
+        }
+    }
+}
+
+/// What somebody may do next.
+fn next(random: &mut Random, model: &Model) -> Value {
+    let there: Vec<_> = model.sessions.keys().collect();
+    // Enough to choose from, and sometimes one that is not there any more, or never was.
+    let kind = if there.len() < 5 { 0 } else { random.below(20) };
+    let key = match random.below(8) {
+        0 if !model.gone.is_empty() => choose(random, &model.gone).clone(),
+        1 if kind > 0 => "nobody-ever-had-this-key-00000000".to_owned(),
+        _ if there.is_empty() => String::new(),
+        _ => (*choose(random, &there)).clone(),
+    };
+    let data: Map<_, _> = (0..random.below(4)).map(|_| (name(random), value(random, 3))).collect();
+    let age = *choose(random, &[None, None, Some(3600), Some(1_000_000)]);
+    match kind {
+        0 | 1 => json!({"step": "create", "data": data, "age": age}),
+        8..=14 => {
+            let remove: Vec<_> = (0..random.below(3)).map(|_| name(random)).collect();
+            json!({"step": "save", "key": key, "data": data, "remove": remove, "age": age})
+        }
+        15 => json!({"step": "exists", "key": key}),
+        16 => json!({"step": "delete", "key": key}),
+        // Without a session to move, both make an empty one.
+        17 | 18 if model.sessions.contains_key(&key) => json!({"step": "cycle", "key": key}),
+        19 => json!({"step": "flush", "key": key}),
+        _ => json!({"step": "load", "key": key}),
+    }
+}
+
+/// One entry of `CACHES`, and what reads and writes the same.
+async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &mut Random) {
+    let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
+    let prefix = SessionKey::generate();
+    let settings = engine(&url, prefix.as_str(), options, backend);
+    let Some(mut django) = Engine::start(&settings).map(Django) else { return };
+    let keys = keys(prefix.as_str());
+    let mut ours = ours(cache, keys.clone(), backend);
+
+    let mut model = Model::default();
+    let mut raw = raw(&url).await;
+    let steps = std::env::var("DIFFERENTIAL_STEPS").ok().and_then(|steps| steps.parse().ok());
+    for number in 0..steps.unwrap_or(STEPS) {
+        let by_django = random.below(2) == 0;
+        let who = if by_django { "Django" } else { "this store" };
+        let told = |step: &Value| format!("{cache_name}, step {number}, {who}: {step}");
+        let step = next(random, &model);
+        // The one reads, the other does the step, and only then the one writes.
+        let held = random.below(10) == 0 && model.sessions.contains_key(text(&step, "key"));
+        let before = model.sessions.get(text(&step, "key")).cloned();
+        if held {
+            let asked = json!({"step": "hold", "key": step["key"]});
+            let found = if by_django { ours.step(&asked).await } else { django.step(&asked) };
+            assert_eq!(found, json!(true), "{}", told(&asked));
+        }
+        let answer = if by_django { django.step(&step) } else { ours.step(&step).await };
+        let expected = model.step(&step, &answer);
+        assert_eq!(answer, expected, "{}", told(&step));
+        // Both set the same timeout, which is out of the reach of the other one's answers.
+        if ("save", &json!(true)) == (text(&step, "step"), &answer) {
+            let key = keys.server_key(text(&step, "key"));
+            let left = ask::<i64>(&mut raw, &["TTL", &key]).await;
+            let age = step["age"].as_i64().unwrap_or(1_209_600);
+            assert!((age - 600..=age).contains(&left), "{left}, {}", told(&step));
+        }
+        if held {
+            let late = json!({"step": "late", "data": {name(random): value(random, 2)}});
+            let saved = if by_django { ours.step(&late).await } else { django.step(&late) };
+            let session = model.sessions.get_mut(text(&step, "key"));
+            assert_eq!(saved, json!(session.is_some()), "{}", told(&late));
+            if let Some(data) = session {
+                if !by_django {
+                    // What this store has just saved is lost: Django writes all that it has read.
+                    *data = before.unwrap_or_default();
+                }
+                changed(data, &late);
+            }
+        }
+    }
+    // At last each looks at all of them.
+    for (key, data) in &model.sessions {
+        let load = json!({"step": "load", "key": key});
+        assert_eq!(django.step(&load), Value::Object(data.clone()), "{cache_name}");
+        assert_eq!(ours.step(&load).await, Value::Object(data.clone()), "{cache_name}");
+    }
+    let pattern = format!("{}:*", prefix.as_str());
+    let there: Vec<String> = ask(&mut raw, &["KEYS", &pattern]).await;
+    assert_eq!(there.len(), model.sessions.len(), "{cache_name}: nothing else is there");
+}
+
+/// The settings of a site that has its sessions in this cache.
+fn engine(url: &str, prefix: &str, options: Value, backend: CacheBackend) -> Value {
+    let class = match backend {
+        CacheBackend::Redis => "django.core.cache.backends.redis.RedisCache",
+        _ => "django_redis.cache.RedisCache",
+    };
+    json!({
+        "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
+        "CACHES": {"default": {
+            "BACKEND": class,
+            "LOCATION": url,
+            "KEY_PREFIX": prefix,
+            "VERSION": 7,
+            "OPTIONS": options,
+        }},
+    })
+}
+
+fn keys(prefix: &str) -> CacheKeys {
+    CacheKeys::new(CacheEngine::Cache).with_key_prefix(prefix).with_version(7)
+}
+
+fn ours(cache: RedisCache, keys: CacheKeys, backend: CacheBackend) -> Ours {
+    let store = CacheStore::new(cache, keys, CacheCodec::new(backend));
+    Ours { store, settings: Arc::new(SessionSettings::default()), held: None }
+}
+
+fn text<'a>(step: &'a Value, name: &str) -> &'a str {
+    step[name].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_of_django_and_this_store_agree() {
+    walk("RedisCache", json!({}), CacheBackend::Redis, &mut Random::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_caches_of_django_redis_and_this_store_agree() {
+    let mut random = Random::new();
+    for (serializer, its_class, compressor, class) in [
+        (
+            CacheSerializer::Pickle,
+            "pickle.PickleSerializer",
+            Compressor::Identity,
+            "identity.Identity",
+        ),
+        (CacheSerializer::Pickle, "pickle.PickleSerializer", Compressor::Zlib, "zlib.Zlib"),
+        (CacheSerializer::Json, "json.JSONSerializer", Compressor::Gzip, "gzip.Gzip"),
+        (CacheSerializer::Json, "json.JSONSerializer", Compressor::Zstd, "zstd.ZStd"),
+        (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lz4, "lz4.Lz4"),
+        (CacheSerializer::MsgPack, "msgpack.MSGPackSerializer", Compressor::Lzma, "lzma.Lzma"),
+    ] {
+        let options = json!({
+            "SERIALIZER": format!("django_redis.serializers.{its_class}"),
+            "COMPRESSOR": format!("django_redis.compressors.{class}Compressor"),
+        });
+        let backend = CacheBackend::DjangoRedis { serializer, compressor };
+        walk(its_class, options, backend, &mut random).await;
+    }
+}
+
+/// Django's engine overwrites what others did; what it overwrites is nothing that we could help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes() {
+    for ours in [0, lost_updates::WORKERS / 2] {
+        let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
+        let prefix = SessionKey::generate();
+        let backend = CacheBackend::Redis;
+        let settings = engine(&url, prefix.as_str(), json!({}), backend);
+        let Some(django) = Engine::start(&settings) else { return };
+        let store = CacheStore::new(cache, keys(prefix.as_str()), CacheCodec::new(backend));
+        let settings = SessionSettings::default();
+        let [of_ours, of_theirs] =
+            lost_updates::lost_beside_django(Arc::new(store), &settings, django, ours).await;
+        eprintln!(
+            "Redis, {ours} workers of ours and {} of Django, {} changes: lost {of_ours} of ours and \
+             {of_theirs} of Django's",
+            lost_updates::WORKERS - ours,
+            lost_updates::WORKERS * lost_updates::rounds(),
+        );
+    }
+}
