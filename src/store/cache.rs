@@ -100,6 +100,45 @@ pub trait Cache: fmt::Debug + Send + Sync + 'static {
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError>;
 }
 
+/// A shared cache is a cache.
+#[async_trait]
+impl<C: Cache + ?Sized> Cache for Arc<C> {
+    async fn get(&self, key: &str) -> Result<Option<CacheEntry>, StoreError> {
+        (**self).get(key).await
+    }
+
+    async fn has_key(&self, key: &str) -> Result<bool, StoreError> {
+        (**self).has_key(key).await
+    }
+
+    async fn add(
+        &self,
+        key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+    ) -> Result<Written, StoreError> {
+        (**self).add(key, value, timeout).await
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+        revision: Option<&Revision>,
+    ) -> Result<Written, StoreError> {
+        (**self).replace(key, value, timeout, revision).await
+    }
+
+    async fn touch(&self, key: &str, timeout: SignedDuration) -> Result<bool, StoreError> {
+        (**self).touch(key, timeout).await
+    }
+
+    async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError> {
+        (**self).delete(key, revision).await
+    }
+}
+
 /// Sessions in a cache that Django shares.
 ///
 /// Clones share the connections.

@@ -1,9 +1,254 @@
 //! From an address to a store, of whatever kind.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
-use super::url::UrlError;
-use crate::session::{SettingsError, StoreError};
+use super::url::{StoreUrl, UrlError};
+use super::{MemoryStore, SignedCookieStore};
+use crate::session::{SessionSettings, SessionStore, SettingsError, StoreError};
+
+/// Connects to the store that an address leads to, for the site with these settings.
+///
+/// | address | store |
+/// |---|---|
+/// | `postgres://…`, `mysql://…`, `sqlite:…` | `SqlStore` |
+/// | … with `replica_url` (PostgreSQL) | `ReplicatedStore` |
+/// | … with `cache_url` | `CachedDbStore` |
+/// | … with `cache_table` | `CacheStore` of a `DatabaseCache` |
+/// | `redis://…`, `rediss://…`, `redis+cluster://…`, `redis+sentinel://…` | `CacheStore` of a `RedisCache` |
+/// | `memcached://…` | `CacheStore` of a `MemcachedCache` |
+/// | `file:…` | `FileStore` |
+/// | `signed_cookies:` | [`SignedCookieStore`] |
+/// | `memory:` | a [`MemoryStore`] of its own |
+///
+/// `docs/settings.md` has the options. Addresses within an option are percent-encoded.
+///
+/// # Errors
+///
+/// [`ConnectError`]; see there.
+///
+/// # Example
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use django_session::{SecretKey, Session, SessionSettings, store};
+/// use std::sync::Arc;
+///
+/// let settings = SessionSettings::default().with_secret_key(SecretKey::new("SECRET_KEY")?);
+/// // As a rule "postgres://site@localhost/site", out of the environment.
+/// let store = store::connect("memory:", &settings).await?;
+/// let session = Session::new(store, Arc::new(settings), None);
+/// session.insert("cart", &["tea"]).await?;
+/// session.save().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(
+    url: &str,
+    settings: &SessionSettings,
+) -> Result<Arc<dyn SessionStore>, ConnectError> {
+    let url: StoreUrl = url.parse()?;
+    match url.scheme() {
+        "memory" => Ok(Arc::new(MemoryStore::new(settings.codec()?))),
+        "signed_cookies" => Ok(Arc::new(SignedCookieStore::new(settings)?)),
+        #[cfg(all(feature = "file", unix))]
+        "file" => Ok(Arc::new(super::FileStore::connect_to(&url, settings)?)),
+        #[cfg(feature = "_sql")]
+        _ if url.is_sql() => table(&url, settings).await,
+        #[cfg(any(feature = "memcached", feature = "redis"))]
+        _ if url.is_cache() => {
+            use crate::codec::cache::CacheEngine;
+
+            let (cache, keys, codec) = cache(&url, CacheEngine::Cache).await?;
+            Ok(Arc::new(super::CacheStore::new(cache, keys, codec).with_settings(settings)))
+        }
+        scheme => Err(ConnectError::no_driver(scheme)),
+    }
+}
+
+#[cfg(feature = "_sql")]
+async fn table(
+    url: &StoreUrl,
+    settings: &SessionSettings,
+) -> Result<Arc<dyn SessionStore>, ConnectError> {
+    use super::{ReplicatedStore, SqlStore};
+
+    let options = ["cache_table", "cache_url", "replica_url"];
+    if options.iter().filter(|name| url.text(name).is_some()).count() > 1 {
+        let expected = "the only one of `cache_table`, `cache_url` and `replica_url`";
+        return Err(UrlError::InvalidOption { name: "cache_url", expected }.into());
+    }
+    #[cfg(feature = "cache")]
+    if let Some(name) = url.text("cache_table") {
+        use super::{CacheStore, DatabaseCache, SqlPool};
+        use crate::codec::cache::{CacheBackend, CacheCodec, CacheEngine};
+
+        let (pool, persistent) = SqlPool::connect_to(url).await?;
+        let mut cache = DatabaseCache::new(pool, name)
+            .with_use_tz(settings.use_tz)
+            .with_time_zone(settings.time_zone.clone())
+            .with_persistent_statements(persistent);
+        if let Some(timeout) = url.seconds("timeout")? {
+            cache = cache.with_timeout(timeout);
+        }
+        let codec = CacheCodec::new(CacheBackend::Database);
+        let store = CacheStore::new(cache, keys(url, CacheEngine::Cache), codec);
+        return Ok(Arc::new(store.with_settings(settings)));
+    }
+    let store = SqlStore::connect_to(url, settings).await?;
+    #[cfg(any(feature = "memcached", feature = "redis"))]
+    if let Some(cache_url) = url.text("cache_url") {
+        use crate::codec::cache::CacheEngine;
+
+        let (cache, keys, codec) = cache(&cache_url.parse()?, CacheEngine::CachedDb).await?;
+        let store = super::CachedDbStore::new(store, cache, keys, codec);
+        return Ok(Arc::new(store.with_settings(settings)));
+    }
+    if url.text("cache_url").is_some() || url.text("cache_table").is_some() {
+        return Err(ConnectError::no_driver("redis"));
+    }
+    if let Some(replica_url) = url.text("replica_url") {
+        let mut replica = SqlStore::connect_to(&replica_url.parse()?, settings).await?;
+        if let Some(table) = url.text("table") {
+            replica = replica.with_table(table);
+        }
+        return Ok(Arc::new(ReplicatedStore::new(store, replica)));
+    }
+    Ok(Arc::new(store))
+}
+
+#[cfg(feature = "cache")]
+fn keys(
+    url: &StoreUrl,
+    engine: crate::codec::cache::CacheEngine,
+) -> crate::codec::cache::CacheKeys {
+    let mut keys = crate::codec::cache::CacheKeys::new(engine);
+    if let Some(prefix) = url.text("prefix") {
+        keys = keys.with_key_prefix(prefix);
+    }
+    if let Some(version) = url.text("version") {
+        keys = keys.with_version(version);
+    }
+    if let Some(prefix) = url.text("cache_key_prefix") {
+        keys = keys.with_cache_key_prefix(prefix);
+    }
+    keys
+}
+
+/// The cache of an address, and what the site keeps there and where.
+#[cfg(any(feature = "memcached", feature = "redis"))]
+async fn cache(
+    url: &StoreUrl,
+    engine: crate::codec::cache::CacheEngine,
+) -> Result<
+    (Arc<dyn super::Cache>, crate::codec::cache::CacheKeys, crate::codec::cache::CacheCodec),
+    ConnectError,
+> {
+    use crate::codec::cache::CacheCodec;
+
+    let (cache, backend): (Arc<dyn super::Cache>, _) = match url.scheme() {
+        #[cfg(feature = "memcached")]
+        "memcached" => (memcached(url)?, crate::codec::cache::CacheBackend::Memcached),
+        #[cfg(feature = "redis")]
+        scheme if scheme.starts_with("redis") => (redis(url).await?, layout(url)?),
+        scheme => return Err(ConnectError::no_driver(scheme)),
+    };
+    let mut codec = CacheCodec::new(backend);
+    if let Some(protocol) = url.number("pickle_protocol", "a number from 2 to 5")? {
+        codec = codec.with_pickle_protocol(protocol);
+    }
+    Ok((cache, keys(url, engine), codec))
+}
+
+#[cfg(feature = "memcached")]
+fn memcached(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
+    let expected = "one or more servers, such as `memcached://10.0.0.1:11211,10.0.0.2:11211`";
+    let location = url.address().split_once("://").map(|(_, location)| location);
+    let cache = location.and_then(|location| super::MemcachedCache::from_location(location).ok());
+    let mut cache = cache.ok_or(UrlError::InvalidAddress { expected })?;
+    if let Some(timeout) = url.seconds("timeout")? {
+        cache = cache.with_timeout(timeout);
+    }
+    if let Some(timeout) = url.seconds("connect_timeout")? {
+        cache = cache.with_connect_timeout(timeout);
+    }
+    if let Some(most) = url.number("max_connections", "a whole number, from 1 on")? {
+        cache = cache.with_max_connections(most);
+    }
+    Ok(Arc::new(cache))
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
+    use super::{RedisAddress, RedisCache, RedisConnectError};
+
+    let expected = "one or more servers, such as `redis://user:password@localhost:6379/0`";
+    let failed = |error| match error {
+        RedisConnectError::Connect(error) => ConnectError::Connect(error),
+        RedisConnectError::Address { .. } => UrlError::InvalidAddress { expected }.into(),
+    };
+    let mut address: RedisAddress = url.address().parse().map_err(failed)?;
+    if let Some(path) = url.text("ca") {
+        let pem = std::fs::read(path).map_err(StoreError::backend);
+        address = address.with_ca(pem.map_err(ConnectError::Connect)?);
+    }
+    let mut cache = RedisCache::new(&address).map_err(failed)?;
+    let timeout = url.seconds("timeout")?;
+    if let Some(timeout) = timeout {
+        cache = cache.with_timeout(timeout);
+    }
+    if let Some(timeout) = url.seconds("connect_timeout")? {
+        cache = cache.with_connect_timeout(timeout);
+    }
+    if let Some(replicas) = url.number("wait", "a number of replicas")? {
+        cache = cache.with_wait(replicas, timeout.unwrap_or(std::time::Duration::from_secs(1)));
+    }
+    cache.ping().await.map_err(ConnectError::Connect)?;
+    Ok(Arc::new(cache))
+}
+
+/// What a site keeps in Redis: Django's own backend, or django-redis with its options.
+#[cfg(feature = "redis")]
+fn layout(url: &StoreUrl) -> Result<crate::codec::cache::CacheBackend, UrlError> {
+    use crate::codec::cache::{CacheBackend, CacheSerializer, Compressor};
+
+    let serializer =
+        url.word("serializer", "`pickle`, `json` or `msgpack`", |word| match word {
+            "pickle" => Some(CacheSerializer::Pickle),
+            "json" => Some(CacheSerializer::Json),
+            "msgpack" => Some(CacheSerializer::MsgPack),
+            _ => None,
+        })?;
+    let names = "`identity`, `gzip`, `lz4`, `lzma`, `zlib` or `zstd`";
+    let compressor = url.word("compressor", names, |word| match word {
+        "gzip" => Some(Compressor::Gzip),
+        "identity" => Some(Compressor::Identity),
+        "lz4" => Some(Compressor::Lz4),
+        "lzma" => Some(Compressor::Lzma),
+        "zlib" => Some(Compressor::Zlib),
+        "zstd" => Some(Compressor::Zstd),
+        _ => None,
+    })?;
+    let is_django_redis = url.word("layout", "`django` or `django_redis`", |word| match word {
+        "django" => Some(false),
+        "django_redis" => Some(true),
+        _ => None,
+    })?;
+    match is_django_redis {
+        Some(false) if serializer.is_some() || compressor.is_some() => {
+            let expected = "`django_redis` where there is a serializer or a compressor";
+            Err(UrlError::InvalidOption { name: "layout", expected })
+        }
+        None if serializer.is_none() && compressor.is_none() => Ok(CacheBackend::Redis),
+        Some(false) => Ok(CacheBackend::Redis),
+        _ => Ok(CacheBackend::DjangoRedis {
+            serializer: serializer.unwrap_or_default(),
+            compressor: compressor.unwrap_or_default(),
+        }),
+    }
+}
 
 /// No store could be made of an address. No part of it is repeated: it holds a password.
 #[derive(Debug, Error)]

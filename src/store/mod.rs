@@ -55,7 +55,7 @@ pub use cache::{Cache, CacheEntry, CacheStore, Written};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use cached_db::CachedDbStore;
 #[cfg(feature = "_url")]
-pub use connect::ConnectError;
+pub use connect::{ConnectError, connect};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use database_cache::DatabaseCache;
 #[cfg(all(feature = "file", unix))]

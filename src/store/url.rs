@@ -39,7 +39,7 @@ const KINDS: [Kind; 8] = [
         ],
         options: &[
             CACHE,
-            &["ca", "compressor", "connect_timeout", "serializer", "timeout", "wait"],
+            &["ca", "compressor", "connect_timeout", "layout", "serializer", "timeout", "wait"],
         ],
     },
     Kind {
@@ -51,9 +51,10 @@ const KINDS: [Kind; 8] = [
     Kind { schemes: &["memory"], options: &[] },
 ];
 
-const TABLE: &[&str] = &["cache_table", "cache_url", "key_prefix", "table", "version"];
+const TABLE: &[&str] =
+    &["cache_key_prefix", "cache_table", "cache_url", "prefix", "table", "version"];
 const POOL: &[&str] = &["acquire_timeout", "max_connections", "timeout"];
-const CACHE: &[&str] = &["cache_key_prefix", "key_prefix", "pickle_protocol", "prefix", "version"];
+const CACHE: &[&str] = &["cache_key_prefix", "pickle_protocol", "prefix", "version"];
 /// What the drivers know themselves.
 const POSTGRES: &[&str] = &[
     "application_name",
@@ -183,6 +184,12 @@ impl StoreUrl {
     /// What it begins with, in small letters.
     pub fn scheme(&self) -> &'static str {
         self.scheme
+    }
+
+    /// Whether it leads to a server of a cache.
+    #[cfg(any(feature = "memcached", feature = "redis"))]
+    pub(super) fn is_cache(&self) -> bool {
+        self.scheme == "memcached" || self.scheme.starts_with("redis")
     }
 
     /// Whether it leads to a database.

@@ -6,6 +6,7 @@ mod cache;
 mod cached_db;
 mod codec;
 mod conflicts;
+mod connect;
 mod database_cache;
 mod diagnose;
 mod differential;
