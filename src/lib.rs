@@ -55,6 +55,7 @@
 //! | `axum` | `tower`, and the extractors `Session` and `UserId` |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `file` | `FileStore`, on Unix |
+//! | `memcached` | `cache`, and `MemcachedCache` |
 //! | `redis` | `cache`, and `RedisCache`: one server, Cluster, Sentinel |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package |

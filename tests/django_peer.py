@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
 import struct
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -76,16 +78,37 @@ def session(rng: random.Random) -> dict[str, Any]:
 HELD: list[Any] = []
 
 
-def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
-    """Do one thing with an engine, and say what a caller sees."""
+def beside(engine: Any, command: dict[str, Any]) -> dict[str, Any] | None:
+    """Do what takes no session, or more than one."""
+    from django.core.cache import caches
+    from django.core.management import call_command
+
     op = command["op"]
-    if op == "clear_expired":
-        engine.SessionStore.clear_expired()
-        return {}
     if op == "churn":
         return churn(engine, command["saves"])
     if op == "count":
         return count(engine, command["key"], range(*command["workers"]), command["rounds"])
+    if op == "increment":
+        return increment(engine, command)
+    if op == "clear_expired":
+        engine.SessionStore.clear_expired()
+    elif op == "createcachetable":
+        call_command("createcachetable", verbosity=0)
+    elif op == "cache_set":
+        # Past the key function: each key to itself.
+        for key in command["keys"]:
+            caches["default"]._cache.set(key, key)
+    else:
+        return None
+    return {}
+
+
+def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Do one thing with an engine, and say what a caller sees."""
+    done = beside(engine, command)
+    if done is not None:
+        return done
+    op = command["op"]
     store = engine.SessionStore(command.get("key"))
     found: Any = None
     if op == "exists":
@@ -97,7 +120,7 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         found = found.isoformat() if hasattr(found, "isoformat") else found
     elif op == "hold":
         HELD.append(store)
-    elif op in ("change", "create", "late", "set"):
+    elif op in ("change", "create", "late", "replace", "set"):
         store = HELD.pop() if op == "late" else store
         change(store, command)
     elif op in ("cycle_key", "flush", "delete", "save"):
@@ -115,7 +138,11 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
 
 def change(store: Any, command: dict[str, Any]) -> None:
     """Change a session and save it."""
-    store.update(command["data"])
+    if command["op"] == "replace":
+        # Filled without being loaded: that the session is gone is then an error.
+        store._session_cache = command["data"]
+    else:
+        store.update(command["data"])
     for name in command.get("remove", ()):
         store.pop(name, None)
     if "age" in command:
@@ -165,6 +192,15 @@ def count(engine: Any, key: str, workers: range, rounds: int) -> dict[str, Any]:
     return {}
 
 
+def increment(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
+    """Count a name of a session up, each time as a request of its own would."""
+    for _ in range(command["times"]):
+        store = engine.SessionStore(command["key"])
+        store[command["name"]] = store.get(command["name"], 0) + 1
+        store.save()
+    return {}
+
+
 def serve(name: str) -> None:
     engine = importlib.import_module(name)
     for line in sys.stdin:
@@ -175,22 +211,35 @@ def serve(name: str) -> None:
         print(json.dumps(said), flush=True)
 
 
+def configure(options: dict[str, Any]) -> None:
+    """Set Django up as a settings module of these settings does."""
+    import django
+    from django.conf import settings
+
+    if "mysql" in str(options.get("DATABASES")):
+        import pymysql
+
+        # PyMySQL stands in for mysqlclient, whose version Django checks.
+        pymysql.version_info = (2, 2, 8, "final", 0)
+        pymysql.__version__ = "2.2.8"
+        pymysql.install_as_MySQLdb()
+    settings.configure(**{"SECRET_KEY": SECRET_KEY, **options})
+    if "TIME_ZONE" in options:
+        os.environ["TZ"] = settings.TIME_ZONE
+        time.tzset()
+    django.setup()
+    if "SESSION_TABLE" in options:
+        from django.contrib.sessions.models import Session
+
+        Session._meta.db_table = options["SESSION_TABLE"]
+
+
 def main() -> None:
     import django
     from django.conf import settings
 
     if sys.argv[1] == "engine":
-        own = {"SECRET_KEY": SECRET_KEY, **json.loads(sys.argv[2])}
-        if str(own.get("DATABASES", "")).count("mysql"):
-            import pymysql
-
-            pymysql.install_as_MySQLdb()
-        settings.configure(**own)
-        django.setup()
-        if "SESSION_TABLE" in own:
-            from django.contrib.sessions.models import Session
-
-            Session._meta.db_table = own["SESSION_TABLE"]
+        configure(json.loads(sys.argv[2]))
         serve(settings.SESSION_ENGINE)
         return
     settings.configure(SECRET_KEY=SECRET_KEY)

@@ -4,10 +4,17 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
 //! | [`SignedCookieStore`] | | their own cookie |
-//! | `CacheStore` | `cache` | one of Django's caches: `RedisCache` (`redis`) |
+//! | `CacheStore` | `cache` | one of Django's caches |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `FileStore` | `file` | a directory of files, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
+//!
+//! | cache | feature | what Django calls it |
+//! |---|---|---|
+//! | `DatabaseCache` | `cache` and a database | `DatabaseCache` |
+//! | `MemcachedCache` | `memcached` | `PyMemcacheCache`, `PyLibMCCache` |
+//! | `MemoryCache` | `cache` | none: the memory of this process |
+//! | `RedisCache` | `redis` | `RedisCache`, and that of django-redis |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
@@ -17,10 +24,14 @@ mod cache;
 mod cached_db;
 #[cfg(feature = "_url")]
 mod connect;
+#[cfg(all(feature = "cache", feature = "_sql"))]
+mod database_cache;
 #[cfg(all(feature = "file", unix))]
 mod directory;
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
@@ -30,7 +41,7 @@ mod memory_cache;
 mod redis_cache;
 #[cfg(feature = "_sql")]
 mod replicated;
-#[cfg(any(feature = "_sql", feature = "redis"))]
+#[cfg(any(feature = "_sql", feature = "memcached", feature = "redis"))]
 mod retry;
 mod signed_cookies;
 #[cfg(feature = "_sql")]
@@ -46,10 +57,16 @@ pub use cache::{Cache, CacheEntry, CacheStore, Written};
 pub use cached_db::CachedDbStore;
 #[cfg(feature = "_url")]
 pub use connect::ConnectError;
+#[cfg(all(feature = "cache", feature = "_sql"))]
+pub use database_cache::DatabaseCache;
 #[cfg(all(feature = "file", unix))]
 pub use directory::FileError;
 #[cfg(all(feature = "file", unix))]
 pub use file::FileStore;
+#[cfg(feature = "memcached")]
+pub use memcached::{
+    MemcachedCache, MemcachedDistribution, MemcachedError, MemcachedLocationError,
+};
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;

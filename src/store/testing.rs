@@ -60,7 +60,8 @@ pub struct Terms {
     /// Whether expired sessions stay, unseen, until they are cleared. Otherwise the server drops them
     /// by a clock of its own.
     pub expired_stay: bool,
-    /// Whether keys of other characters than `a-z0-9` can be stored, up to forty of ASCII.
+    /// Whether keys of other characters than `a-z0-9` can be stored, up to forty of ASCII; spaces need
+    /// not.
     pub any_key: bool,
 }
 
@@ -738,7 +739,7 @@ pub async fn weird_keys_find_nothing(store: &dyn SessionStore, terms: Terms) {
 }
 
 /// A key with characters that mean something in a query or a pattern is a key like any other, or one
-/// that no session can have.
+/// that no session can have. A store may refuse to create one with a space in any case.
 ///
 /// # Panics
 ///
@@ -759,10 +760,15 @@ pub async fn weird_keys_that_fit_are_kept_apart(store: &dyn SessionStore, terms:
         }
         return;
     }
+    let mut stored = Vec::new();
     for record in &records {
-        create(store, record).await;
+        match store.create(record).await {
+            Ok(_) => stored.push(record),
+            Err(StoreError::Backend(_)) if record.session_key.as_str().contains(' ') => {}
+            Err(error) => panic!("a new session is created: {error:?}"),
+        }
     }
-    for record in &records {
+    for record in stored {
         save(store, record).await;
         assert_same(terms, load(store, &record.session_key, now).await, record);
     }

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::differential::Engine;
 use crate::lost_updates;
+use crate::peer;
 use crate::session::{self, FixedClock};
 use crate::vectors::{self, text, to_python_json};
 
@@ -58,7 +59,7 @@ impl Place {
         Some(place)
     }
 
-    fn without_table(kind: Kind) -> Option<Self> {
+    pub(crate) fn without_table(kind: Kind) -> Option<Self> {
         let (url, directory) = match kind {
             Kind::MySql => (server("TEST_MYSQL_URL")?, None),
             Kind::Postgres => (server("TEST_POSTGRES_URL")?, None),
@@ -90,7 +91,7 @@ impl Place {
         SqlStore::connect(&self.url, settings).await.unwrap().with_table(&self.table)
     }
 
-    async fn pool(&self) -> SqlPool {
+    pub(crate) async fn pool(&self) -> SqlPool {
         self.store().await.pool().clone()
     }
 
@@ -196,7 +197,7 @@ pub(crate) fn settings() -> SessionSettings {
         .with_secret_key(SecretKey::new("correct horse battery staple").unwrap())
 }
 
-fn naive_settings() -> SessionSettings {
+pub(crate) fn naive_settings() -> SessionSettings {
     let mut settings = settings();
     settings.use_tz = false;
     settings.time_zone = TimeZone::get(NAIVE).unwrap();
@@ -352,18 +353,18 @@ async fn a_table_may_have_any_name() {
 }
 
 /// Every statement that sqlx runs in this process.
-mod statements {
+pub(crate) mod statements {
     use super::*;
 
     static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
     static START: Once = Once::new();
 
-    pub(super) fn watch() {
+    pub(crate) fn watch() {
         START.call_once(|| tracing::subscriber::set_global_default(Watch).unwrap());
     }
 
     /// Those that name a table.
-    pub(super) fn of(table: &str) -> Vec<String> {
+    pub(crate) fn of(table: &str) -> Vec<String> {
         let seen = SEEN.lock().unwrap();
         seen.iter().filter(|statement| statement.contains(table)).cloned().collect()
     }
@@ -408,7 +409,7 @@ mod statements {
 }
 
 /// Counts what `store` does in a table whose connections are `pool`.
-async fn count(place: &Place, pool: &SqlPool, step: impl Future<Output = ()>) -> usize {
+pub(crate) async fn count(place: &Place, pool: &SqlPool, step: impl Future<Output = ()>) -> usize {
     // The log of SQLite comes from another thread; a statement behind the last makes sure of it.
     select(pool, "SELECT '1'").await;
     let before = statements::of(&place.table).len();
@@ -662,6 +663,16 @@ fn django(place: &Place) -> Option<Engine> {
     }))
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_random_walk_beside_django_ends_where_the_model_does() {
+    const STEPS: usize = 3000;
+    for place in Place::all().await {
+        let Some(mut django) = django(&place) else { return };
+        let store = place.store().await;
+        peer::interleave(&store, &mut django, &now, true, STEPS).await;
+    }
+}
+
 /// Django's engine overwrites what others did; what it overwrites is nothing that we could help.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_django_beside_us_loses_changes_and_we_lose_none_of_its() {
@@ -775,7 +786,7 @@ async fn a_row_that_never_expires_is_loaded() {
 }
 
 /// `Display` and `Debug` of an error and of all that is behind it.
-fn whole(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn whole(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

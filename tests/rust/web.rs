@@ -504,6 +504,36 @@ async fn of_nested_layers_the_outer_one_counts_unless_the_cookies_differ() {
     }
 }
 
+#[tokio::test]
+async fn a_session_that_is_only_looked_at_lives_on_at_intervals() {
+    let store = logged_in();
+    let mut settings = SessionSettings::default();
+    settings.touch_interval = Some(jiff::SignedDuration::from_secs(60));
+    let clock = crate::session::FixedClock::at(1_700_000_000.0);
+    let layer = SessionLayer::new(store.clone(), settings).with_clock(clock.clone());
+    let handler = tower::service_fn(async |request: Request<Body>| {
+        let session = request.extensions().get::<Session>().unwrap();
+        if request.uri().path() == "/looks" {
+            session.data().await.unwrap();
+        }
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let service = tower::Layer::layer(&layer, handler);
+    let (text, _) = store.row(&key(KEY)).unwrap();
+    let mut before = DateTime::Aware("2023-11-15T00:00:00Z".parse().unwrap());
+    store.insert_row(key(KEY), text.clone(), before);
+    for (seconds, path, moves) in
+        [(0, "/does-not", false), (0, "/looks", true), (59, "/looks", false), (1, "/looks", true)]
+    {
+        clock.advance(seconds);
+        let response = service.clone().oneshot(request(path, Some(KEY))).await.unwrap();
+        assert_eq!(response.headers().contains_key(SET_COOKIE), moves, "{seconds} {path}");
+        let (text_now, now) = store.row(&key(KEY)).unwrap();
+        assert_eq!((text_now, now != before), (text.clone(), moves), "{seconds} {path}");
+        before = now;
+    }
+}
+
 #[test]
 fn settings_that_break_headers_are_refused_at_once() {
     let mut name = SessionSettings::default();

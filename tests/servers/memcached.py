@@ -21,7 +21,9 @@ class Memcached(Server):
         pass
 
     def command(self, directory: Path) -> list[str]:
-        return [self.program("memcached"), "-l", HOST, "-p", str(self.port), "-U", "0", "-m", "64"]
+        # Sessions of the tests are larger than the megabyte that is allowed by default.
+        size = ["-m", "256", "-I", "8m"]
+        return [self.program("memcached"), "-l", HOST, "-p", str(self.port), "-U", "0", *size]
 
     def ready(self) -> bool:
         try:

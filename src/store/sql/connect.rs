@@ -1,5 +1,6 @@
 //! From an address to a pool of connections.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use std::time::Duration;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -44,6 +45,24 @@ impl SqlStore {
         settings: &SessionSettings,
     ) -> Result<Self, ConnectError> {
         let codec = settings.codec()?;
+        let (pool, persistent) = SqlPool::connect_to(url).await?;
+        let mut store = Self::new(pool, codec)
+            .with_use_tz(settings.use_tz)
+            .with_time_zone(settings.time_zone.clone())
+            .with_persistent_statements(persistent);
+        if let Some(table) = url.text("table") {
+            store = store.with_table(table);
+        }
+        if let Some(timeout) = url.seconds("timeout")? {
+            store = store.with_timeout(timeout);
+        }
+        Ok(store)
+    }
+}
+
+impl SqlPool {
+    /// Connects to a database, and says whether statements may be prepared once per connection.
+    pub(in crate::store) async fn connect_to(url: &StoreUrl) -> Result<(Self, bool), ConnectError> {
         let pool = match url.scheme() {
             #[cfg(feature = "mysql")]
             "mysql" | "mariadb" => mysql(url).await,
@@ -57,18 +76,7 @@ impl SqlStore {
         }?;
         // A driver told to keep no statements still names them, which is what PgBouncer stumbles
         // over, unless each statement says that it need not be kept.
-        let persistent = url.text("statement-cache-capacity") != Some("0");
-        let mut store = Self::new(pool, codec)
-            .with_use_tz(settings.use_tz)
-            .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent);
-        if let Some(table) = url.text("table") {
-            store = store.with_table(table);
-        }
-        if let Some(timeout) = url.seconds("timeout")? {
-            store = store.with_timeout(timeout);
-        }
-        Ok(store)
+        Ok((pool, url.text("statement-cache-capacity") != Some("0")))
     }
 }
 

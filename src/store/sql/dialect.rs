@@ -19,7 +19,7 @@ use crate::session::{DateTime, ExpiryError};
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
     allow(dead_code, reason = "a build for one database has no use for the others")
 )]
-pub(super) enum Dialect {
+pub(in crate::store) enum Dialect {
     MySql,
     Postgres,
     Sqlite,
@@ -27,41 +27,19 @@ pub(super) enum Dialect {
 
 /// `USE_TZ` and `TIME_ZONE`.
 #[derive(Clone, Debug)]
-pub(super) struct Zone {
-    pub(super) use_tz: bool,
-    pub(super) time_zone: TimeZone,
+pub(in crate::store) struct Zone {
+    pub(in crate::store) use_tz: bool,
+    pub(in crate::store) time_zone: TimeZone,
 }
 
 impl Dialect {
     /// The statements for a table, each with its parameters in the order of their numbers.
     pub(super) fn statements(self, table: &str) -> Statements {
         let table = self.quoted(table);
-        let [first, second, third, fourth] = match self {
-            Self::MySql => ["?"; 4],
-            Self::Postgres => ["$1", "$2", "$3", "$4"],
-            Self::Sqlite => ["?1", "?2", "?3", "?4"],
-        };
-        // sqlx declares a bound text as such, so that only an explicit cast gives a time. MySQL would
-        // convert by itself, but not always before it chooses an index.
-        let time = |parameter: &str| match self {
-            Self::MySql => format!("CAST({parameter} AS DATETIME(6))"),
-            Self::Postgres => format!("{parameter}::text::timestamptz"),
-            Self::Sqlite => parameter.to_owned(),
-        };
-        let expire_date = match self {
-            Self::MySql => "CAST(expire_date AS CHAR)",
-            Self::Postgres => "expire_date",
-            Self::Sqlite => "CAST(expire_date AS TEXT)",
-        };
-        // Byte by byte: to the collations of MySQL, and of columns that somebody changed, texts are equal
-        // that differ in case.
-        let is_data = |parameter: &str| match self {
-            Self::MySql => {
-                format!("CAST(session_data AS BINARY) = CAST({parameter} AS BINARY)")
-            }
-            Self::Postgres => format!("session_data COLLATE \"C\" = {parameter}"),
-            Self::Sqlite => format!("session_data COLLATE BINARY = {parameter}"),
-        };
+        let [first, second, third, fourth, _] = self.parameters();
+        let time = |parameter: &str| self.time(parameter);
+        let expire_date = self.read_time("expire_date");
+        let is_data = |parameter: &str| self.is_same_text("session_data", parameter);
         // Not an error, so that a server's log does not fill with keys that were drawn twice.
         let or_nothing = match self {
             Self::MySql => "",
@@ -136,8 +114,56 @@ impl Dialect {
         }
     }
 
+    /// What stands for parameters, in the order of their numbers.
+    pub(in crate::store) fn parameters(self) -> [&'static str; 5] {
+        match self {
+            Self::MySql => ["?"; 5],
+            Self::Postgres => ["$1", "$2", "$3", "$4", "$5"],
+            Self::Sqlite => ["?1", "?2", "?3", "?4", "?5"],
+        }
+    }
+
+    /// A parameter that is a time. sqlx declares a bound text as such, so that only an explicit cast gives a
+    /// time. MySQL would convert by itself, but not always before it chooses an index.
+    pub(in crate::store) fn time(self, parameter: &str) -> String {
+        match self {
+            Self::MySql => format!("CAST({parameter} AS DATETIME(6))"),
+            Self::Postgres => format!("{parameter}::text::timestamptz"),
+            Self::Sqlite => parameter.to_owned(),
+        }
+    }
+
+    /// A column with a time, as it is read.
+    pub(in crate::store) fn read_time(self, column: &str) -> String {
+        match self {
+            Self::MySql => format!("CAST({column} AS CHAR)"),
+            Self::Postgres => column.to_owned(),
+            Self::Sqlite => format!("CAST({column} AS TEXT)"),
+        }
+    }
+
+    /// Whether a column holds this text, byte by byte: to the collations of MySQL, and of columns that
+    /// somebody changed, texts are equal that differ in case.
+    pub(in crate::store) fn is_same_text(self, column: &str, parameter: &str) -> String {
+        match self {
+            Self::MySql => format!("CAST({column} AS BINARY) = CAST({parameter} AS BINARY)"),
+            Self::Postgres => format!("{column} COLLATE \"C\" = {parameter}"),
+            Self::Sqlite => format!("{column} COLLATE BINARY = {parameter}"),
+        }
+    }
+
+    /// A name between quotes.
+    pub(in crate::store) fn quoted(self, name: &str) -> String {
+        let quote = if self == Self::MySql { "`" } else { "\"" };
+        format!("{quote}{}{quote}", name.replace(quote, &quote.repeat(2)))
+    }
+
     /// The text to bind for a time.
-    pub(super) fn encode_time(self, zone: &Zone, time: DateTime) -> Result<String, ExpiryError> {
+    pub(in crate::store) fn encode_time(
+        self,
+        zone: &Zone,
+        time: DateTime,
+    ) -> Result<String, ExpiryError> {
         let instant = match (self, zone.use_tz, time) {
             (_, true, _) => time.to_timestamp(&zone.time_zone),
             (Self::Postgres, false, DateTime::Aware(instant)) => Some(instant),
@@ -153,11 +179,6 @@ impl Dialect {
             text.push_str("+00");
         }
         Ok(text)
-    }
-
-    fn quoted(self, name: &str) -> String {
-        let quote = if self == Self::MySql { "`" } else { "\"" };
-        format!("{quote}{}{quote}", name.replace(quote, &quote.repeat(2)))
     }
 }
 

@@ -39,16 +39,16 @@ enum Kind {
 }
 
 impl SqlError {
-    pub(super) fn unreadable(column: &'static str) -> Self {
+    pub(in crate::store) fn unreadable(column: &'static str) -> Self {
         Self(Kind::Column(column))
     }
 
-    pub(super) fn timed_out() -> Self {
+    pub(in crate::store) fn timed_out() -> Self {
         Self(Kind::TimedOut)
     }
 
     /// What came of waiting for a connection; `full` if there are as many as there may be.
-    pub(super) fn not_acquired(error: sqlx::Error, full: bool) -> Self {
+    pub(in crate::store) fn not_acquired(error: sqlx::Error, full: bool) -> Self {
         match error {
             sqlx::Error::PoolTimedOut if !full => Self(Kind::NotConnected(error)),
             error => Self(Kind::Sqlx(error)),
@@ -56,7 +56,7 @@ impl SqlError {
     }
 
     /// What it means for another try.
-    pub(super) fn failure(&self) -> Failure {
+    pub(in crate::store) fn failure(&self) -> Failure {
         match &self.0 {
             Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
                 Failure::Broken

@@ -21,7 +21,8 @@ use jiff::tz::TimeZone;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::{Mutex, MutexGuard};
 
-use self::dialect::{Dialect, Statements, Zone};
+use self::dialect::Statements;
+pub(super) use self::dialect::{Dialect, Zone};
 pub use self::error::SqlError;
 use crate::codec::SessionCodec;
 use crate::session::{
@@ -34,7 +35,7 @@ const TABLE: &str = "django_session";
 /// How many sessions one statement of `clear_expired` removes, unless told otherwise.
 const CLEAR_BATCH: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 /// How long to wait for a connection, for an answer, and on SQLite for a lock: as long as Django there.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
@@ -100,8 +101,7 @@ pub struct SqlStore {
     persistent: bool,
     timeout: Duration,
     clear_batch: NonZeroU32,
-    /// Taken by who writes, where only one can at a time.
-    writer: Option<Arc<Mutex<()>>>,
+    writer: Writer,
 }
 
 /// Connections to a database of one of the kinds that were compiled in.
@@ -141,7 +141,7 @@ impl From<sqlx::SqlitePool> for SqlPool {
 }
 
 impl SqlPool {
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         match self {
             #[cfg(feature = "mysql")]
             Self::MySql(_) => Dialect::MySql,
@@ -151,6 +151,31 @@ impl SqlPool {
             Self::Sqlite(_) => Dialect::Sqlite,
         }
     }
+
+    /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
+    /// it.
+    pub(super) fn cannot_have(&self, key: &str) -> bool {
+        self.dialect() == Dialect::Postgres && key.contains('\0')
+    }
+}
+
+/// Taken by who writes, where only one can at a time.
+#[derive(Clone)]
+pub(super) struct Writer(Option<Arc<Mutex<()>>>);
+
+impl Writer {
+    /// SQLite lets those who wait for its lock sleep, and some of them oversleep.
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self((dialect == Dialect::Sqlite).then(Arc::default))
+    }
+
+    /// Waits until it is this task's turn to write.
+    pub(super) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match &self.0 {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        }
+    }
 }
 
 /// Runs a statement on whatever database it is: `execute` for the number of rows it met,
@@ -158,7 +183,7 @@ impl SqlPool {
 macro_rules! run {
     ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
         {
-            let _turn = $store.turn().await;
+            let _turn = $store.writer.turn().await;
             run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
         }
     };
@@ -218,6 +243,9 @@ macro_rules! run {
     }};
 }
 
+#[cfg(feature = "cache")]
+pub(super) use run;
+
 impl SqlStore {
     /// A store on connections of yours, for sessions that this codec signs.
     ///
@@ -226,8 +254,7 @@ impl SqlStore {
     pub fn new(pool: impl Into<SqlPool>, codec: SessionCodec) -> Self {
         let pool = pool.into();
         let statements = Arc::new(pool.dialect().statements(TABLE));
-        // SQLite lets those who wait for its lock sleep, and some of them oversleep.
-        let writer = (pool.dialect() == Dialect::Sqlite).then(Arc::default);
+        let writer = Writer::new(pool.dialect());
         let zone = Zone { use_tz: true, time_zone: TimeZone::UTC };
         Self {
             pool,
@@ -297,14 +324,6 @@ impl SqlStore {
         &self.pool
     }
 
-    /// Waits until it is this task's turn to write.
-    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        match &self.writer {
-            Some(writer) => Some(writer.lock().await),
-            None => None,
-        }
-    }
-
     fn encode(&self, record: &SessionRecord) -> Result<(String, String), StoreError> {
         let expire_date = self.encode_time(record.expire_date)?;
         let now = Timestamp::now().as_second();
@@ -317,14 +336,13 @@ impl SqlStore {
     }
 
     /// A row of `load`: the session, or why it is none.
-    fn read<R: LoadedRow>(
+    fn read<R: StoredRow>(
         &self,
         session_key: &SessionKey,
         row: &R,
     ) -> Result<Result<SessionRecord, StoreError>, SqlError> {
-        // Some servers give text columns out as bytes; the type that is declared says little.
-        let session_data = row.session_data()?;
-        let expire_date = row.expire_date(&self.zone)?;
+        let session_data = row.text()?;
+        let expire_date = row.time("expire_date", &self.zone)?;
         let decoded = self.codec.decode(session_data).map_err(StoreError::Decode);
         Ok(decoded.map(|decoded| SessionRecord {
             session_key: session_key.clone(),
@@ -375,7 +393,7 @@ impl SqlStore {
                 SqlPool::Postgres(pool) => held!(pool, "BEGIN").await,
                 #[cfg(feature = "sqlite")]
                 SqlPool::Sqlite(pool) => {
-                    let _turn = self.turn().await;
+                    let _turn = self.writer.turn().await;
                     held!(pool, "BEGIN IMMEDIATE").await
                 }
             }
@@ -384,13 +402,12 @@ impl SqlStore {
             Ok(found) => found,
             Err(_) => Err(SqlError::timed_out()),
         };
-        found.or_else(|error| no_such_key(error, session_key).map(Ok))?
+        found.or_else(|error| no_such_key(error, session_key.as_str()).map(Ok))?
     }
 
-    /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
-    /// it.
+    /// Whether it is certain without asking that no row has this key.
     fn cannot_exist(&self, session_key: &SessionKey) -> bool {
-        self.pool.dialect() == Dialect::Postgres && session_key.as_str().contains('\0')
+        self.pool.cannot_have(session_key.as_str())
     }
 }
 
@@ -412,7 +429,7 @@ impl SessionStore for SqlStore {
         }
         let found =
             run!(self, exists[session_key.as_str()] fetch_optional, |row| Ok(row.is_some()));
-        found.or_else(|error| no_such_key(error, session_key))
+        found.or_else(|error| no_such_key(error, session_key.as_str()))
     }
 
     async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -439,7 +456,7 @@ impl SessionStore for SqlStore {
             Some(row) => self.read(session_key, &row).map(Some),
             None => Ok(None),
         });
-        found.or_else(|error| no_such_key(error, session_key))?.transpose()
+        found.or_else(|error| no_such_key(error, session_key.as_str()))?.transpose()
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -458,7 +475,7 @@ impl SessionStore for SqlStore {
             }
         };
         // MySQL counts the rows it found, not those it changed: sqlx asks it to.
-        match saved.or_else(|error| no_such_key(error, &record.session_key))? {
+        match saved.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
             0 => Err(gone),
             _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
@@ -470,7 +487,7 @@ impl SessionStore for SqlStore {
         }
         let expire_date = self.encode_time(record.expire_date)?;
         let touched = run!(self, touch[&*expire_date, record.session_key.as_str()] execute);
-        match touched.or_else(|error| no_such_key(error, &record.session_key))? {
+        match touched.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
             0 => Err(StoreError::Update),
             _ => Ok(Saved { revision: record.revision.clone(), ..Saved::default() }),
         }
@@ -481,7 +498,7 @@ impl SessionStore for SqlStore {
             return Ok(());
         }
         let deleted = run!(self, delete[session_key.as_str()] execute);
-        deleted.or_else(|error| no_such_key(error, session_key))?;
+        deleted.or_else(|error| no_such_key(error, session_key.as_str()))?;
         Ok(())
     }
 
@@ -495,7 +512,7 @@ impl SessionStore for SqlStore {
             return Err(StoreError::Conflict);
         }
         let deleted = run!(self, delete_revision[session_key.as_str(), data] execute);
-        match deleted.or_else(|error| no_such_key(error, session_key))? {
+        match deleted.or_else(|error| no_such_key(error, session_key.as_str()))? {
             0 => Err(StoreError::Conflict),
             _ => Ok(()),
         }
@@ -516,60 +533,62 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// The columns of a row of `load`.
-trait LoadedRow {
-    fn session_data(&self) -> Result<&str, SqlError>;
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError>;
+/// A row whose first column is a text and whose second is a time.
+pub(super) trait StoredRow {
+    /// Some servers give text columns out as bytes; the type that is declared says little.
+    fn text(&self) -> Result<&str, SqlError>;
+    /// The column is named for the error alone.
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError>;
 }
 
 #[cfg(feature = "mysql")]
-impl LoadedRow for sqlx::mysql::MySqlRow {
-    fn session_data(&self) -> Result<&str, SqlError> {
+impl StoredRow for sqlx::mysql::MySqlRow {
+    fn text(&self) -> Result<&str, SqlError> {
         Ok(self.try_get_unchecked(0)?)
     }
 
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
-        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
     }
 }
 
 #[cfg(feature = "postgres")]
-impl LoadedRow for sqlx::postgres::PgRow {
-    fn session_data(&self) -> Result<&str, SqlError> {
+impl StoredRow for sqlx::postgres::PgRow {
+    fn text(&self) -> Result<&str, SqlError> {
         Ok(self.try_get_unchecked(0)?)
     }
 
     /// Not by a type of sqlx: those panic at `infinity`.
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let value = self.try_get_raw(1)?;
         let bytes = value.as_bytes().ok().and_then(|bytes| bytes.try_into().ok());
-        let bytes = bytes.ok_or(SqlError::unreadable("expire_date"))?;
+        let bytes = bytes.ok_or(SqlError::unreadable(column))?;
         Ok(dialect::decode_micros(zone, i64::from_be_bytes(bytes)))
     }
 }
 
 #[cfg(feature = "sqlite")]
-impl LoadedRow for sqlx::sqlite::SqliteRow {
-    fn session_data(&self) -> Result<&str, SqlError> {
+impl StoredRow for sqlx::sqlite::SqliteRow {
+    fn text(&self) -> Result<&str, SqlError> {
         Ok(self.try_get_unchecked(0)?)
     }
 
-    fn expire_date(&self, zone: &Zone) -> Result<DateTime, SqlError> {
+    fn time(&self, column: &'static str, zone: &Zone) -> Result<DateTime, SqlError> {
         let text: &str = self.try_get_unchecked(1)?;
-        dialect::decode_text(zone, text).ok_or(SqlError::unreadable("expire_date"))
+        dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
     }
 }
 
-fn is_unique_violation(error: &SqlError) -> bool {
+pub(super) fn is_unique_violation(error: &SqlError) -> bool {
     let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
     error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// What a lookup finds (nothing) if the database failed only because its encoding lacks a character
 /// of the key.
-fn no_such_key<T: Default>(error: SqlError, session_key: &SessionKey) -> Result<T, StoreError> {
-    if !session_key.as_str().is_ascii() && lacks_character(&error) {
+pub(super) fn no_such_key<T: Default>(error: SqlError, key: &str) -> Result<T, StoreError> {
+    if !key.is_ascii() && lacks_character(&error) {
         return Ok(T::default());
     }
     Err(error.into())
