@@ -118,13 +118,9 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         # Without a key it would look for the file of a new one.
         found = store._expiry_date(data) if store.session_key else None
         found = found.isoformat() if hasattr(found, "isoformat") else found
-    elif op == "replace":
-        # Filled without being loaded: that the session is gone is then an error.
-        store._session_cache = command["data"]
-        store.save()
     elif op == "hold":
         HELD.append(store)
-    elif op in ("change", "create", "late", "set"):
+    elif op in ("change", "create", "late", "replace", "set"):
         store = HELD.pop() if op == "late" else store
         change(store, command)
     elif op in ("cycle_key", "flush", "delete", "save"):
@@ -142,7 +138,11 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
 
 def change(store: Any, command: dict[str, Any]) -> None:
     """Change a session and save it."""
-    store.update(command["data"])
+    if command["op"] == "replace":
+        # Filled without being loaded: that the session is gone is then an error.
+        store._session_cache = command["data"]
+    else:
+        store.update(command["data"])
     for name in command.get("remove", ()):
         store.pop(name, None)
     if "age" in command:

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | | the memory of this process |
 //! | [`SignedCookieStore`] | | their own cookie |
-//! | `CacheStore` | `cache` | one of Django's caches: `RedisCache` (`redis`) |
+//! | `CacheStore` | `cache` | one of Django's caches |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `FileStore` | `file` | a directory of files, shared with Django |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
@@ -14,6 +14,7 @@
 //! | `DatabaseCache` | `cache` and a database | `DatabaseCache` |
 //! | `MemcachedCache` | `memcached` | `PyMemcacheCache`, `PyLibMCCache` |
 //! | `MemoryCache` | `cache` | none: the memory of this process |
+//! | `RedisCache` | `redis` | `RedisCache`, and that of django-redis |
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 

@@ -254,7 +254,7 @@ fn next(random: &mut Random, model: &Model) -> Value {
 }
 
 /// One entry of `CACHES`, and what reads and writes the same.
-async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &mut Random) {
+async fn walk(cache_name: &str, options: &Value, backend: CacheBackend, random: &mut Random) {
     let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
     let prefix = SessionKey::generate();
     let settings = engine(&url, prefix.as_str(), options, backend);
@@ -314,7 +314,7 @@ async fn walk(cache_name: &str, options: Value, backend: CacheBackend, random: &
 }
 
 /// The settings of a site that has its sessions in this cache.
-fn engine(url: &str, prefix: &str, options: Value, backend: CacheBackend) -> Value {
+fn engine(url: &str, prefix: &str, options: &Value, backend: CacheBackend) -> Value {
     let class = match backend {
         CacheBackend::Redis => "django.core.cache.backends.redis.RedisCache",
         _ => "django_redis.cache.RedisCache",
@@ -346,7 +346,7 @@ fn text<'a>(step: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cache_of_django_and_this_store_agree() {
-    walk("RedisCache", json!({}), CacheBackend::Redis, &mut Random::new()).await;
+    walk("RedisCache", &json!({}), CacheBackend::Redis, &mut Random::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -370,7 +370,7 @@ async fn the_caches_of_django_redis_and_this_store_agree() {
             "COMPRESSOR": format!("django_redis.compressors.{class}Compressor"),
         });
         let backend = CacheBackend::DjangoRedis { serializer, compressor };
-        walk(its_class, options, backend, &mut random).await;
+        walk(its_class, &options, backend, &mut random).await;
     }
 }
 
@@ -381,7 +381,7 @@ async fn a_django_beside_us_loses_changes() {
         let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
         let prefix = SessionKey::generate();
         let backend = CacheBackend::Redis;
-        let settings = engine(&url, prefix.as_str(), json!({}), backend);
+        let settings = engine(&url, prefix.as_str(), &json!({}), backend);
         let Some(django) = Engine::start(&settings) else { return };
         let store = CacheStore::new(cache, keys(prefix.as_str()), CacheCodec::new(backend));
         let settings = SessionSettings::default();
