@@ -152,7 +152,10 @@ async fn cache(
         #[cfg(feature = "memcached")]
         "memcached" => (memcached(url)?, crate::codec::cache::CacheBackend::Memcached),
         #[cfg(feature = "redis")]
-        scheme if scheme.starts_with("redis") => (redis(url).await?, layout(url)?),
+        scheme if scheme.starts_with("redis") => {
+            let layout = layout(url)?;
+            (redis(url).await?, layout)
+        }
         scheme => return Err(ConnectError::no_driver(scheme)),
     };
     let mut codec = CacheCodec::new(backend);

@@ -6,7 +6,7 @@ use django_session::session::SessionRecord;
 use django_session::store::{ConnectError, UrlError, connect};
 use django_session::{Session, SessionSettings};
 
-use crate::stores::{Kind, Place, record, now, server, settings};
+use crate::stores::{Kind, Place, now, record, server, settings};
 
 async fn kind_of(url: &str) -> String {
     let store = connect(url, &settings()).await.unwrap_or_else(|error| panic!("{error}"));
@@ -100,14 +100,20 @@ async fn prefix_and_version_are_those_of_django() {
 #[tokio::test]
 async fn what_is_wrong_with_an_address_is_said() {
     for (url, message) in [
-        ("redis://h?compresor=zstd", "an option of the address is unknown; did you mean `compressor`?"),
+        (
+            "redis://h?compresor=zstd",
+            "an option of the address is unknown; did you mean `compressor`?",
+        ),
         ("redis://h?compressor=hunter2", "the option `compressor` of the address must be"),
         ("redis://h?layout=django&serializer=json", "the option `layout` of the address must be"),
         ("redis+sentinel://hunter2", "the address must be one or more servers"),
         ("memcached://", "the address must be one or more servers"),
         ("memcached://h?max_connections=0", "the option `max_connections` of the address must be"),
         ("file://hunter2", "the address must be a path"),
-        ("sqlite::memory:?cache_url=memory%3A&cache_table=t", "the option `cache_url` of the address"),
+        (
+            "sqlite::memory:?cache_url=memory%3A&cache_table=t",
+            "the option `cache_url` of the address",
+        ),
         ("sqlite::memory:?cache_url=hunter2", "the address must begin with a scheme"),
     ] {
         let error = connect(url, &settings()).await.unwrap_err();
