@@ -165,6 +165,7 @@ impl CacheStore {
         self
     }
 
+    #[cfg(feature = "_sql")]
     pub(super) fn cache(&self) -> &dyn Cache {
         &*self.cache
     }

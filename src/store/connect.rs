@@ -139,6 +139,10 @@ fn keys(
 
 /// The cache of an address, and what the site keeps there and where.
 #[cfg(any(feature = "memcached", feature = "redis"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(clippy::unused_async, reason = "only Redis is asked whether it is there")
+)]
 async fn cache(
     url: &StoreUrl,
     engine: crate::codec::cache::CacheEngine,

@@ -180,6 +180,10 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
+#[cfg_attr(
+    not(all(feature = "_sql", feature = "memcached", feature = "redis")),
+    allow(dead_code, reason = "each kind of store takes what it needs")
+)]
 impl StoreUrl {
     /// What it begins with, in small letters.
     pub fn scheme(&self) -> &'static str {
@@ -193,10 +197,6 @@ impl StoreUrl {
     }
 
     /// Whether it leads to a database.
-    #[cfg_attr(
-        not(feature = "_sql"),
-        allow(dead_code, reason = "each kind of store takes what it needs")
-    )]
     pub(super) fn is_sql(&self) -> bool {
         matches!(self.scheme, "mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite")
     }
@@ -221,10 +221,6 @@ impl StoreUrl {
     }
 
     /// A whole number of the type that is asked for.
-    #[cfg_attr(
-        not(feature = "_sql"),
-        allow(dead_code, reason = "each kind of store takes what it needs")
-    )]
     pub(super) fn number<T: FromStr>(
         &self,
         name: &'static str,
@@ -246,10 +242,6 @@ impl StoreUrl {
     }
 
     /// The address with those of the options that `keep` names: what a driver gets to see.
-    #[cfg_attr(
-        not(feature = "_sql"),
-        allow(dead_code, reason = "each kind of store takes what it needs")
-    )]
     pub(super) fn with_options(&self, keep: &[&str]) -> String {
         let mut url = self.address.clone();
         let mut separator = '?';
@@ -270,10 +262,6 @@ impl StoreUrl {
     }
 
     /// The address as sqlx takes it.
-    #[cfg_attr(
-        not(feature = "_sql"),
-        allow(dead_code, reason = "each kind of store takes what it needs")
-    )]
     pub(super) fn for_driver(&self) -> String {
         self.with_options(match self.scheme {
             "postgres" | "postgresql" => POSTGRES,

@@ -35,6 +35,20 @@ def test_every_session_setting_of_django_is_there():
     assert found["SECRET_KEY_FALLBACKS_COUNT"] == 0
 
 
+def test_what_only_the_rust_side_reads_goes_along():
+    found = exported()
+    assert not {"SESSION_ON_CONFLICT", "SESSION_TOUCH_INTERVAL", "SESSION_ACCEPT"} & found.keys()
+    own = {
+        "SESSION_ACCEPT": ("legacy",),
+        "SESSION_FORMAT": "legacy",
+        "SESSION_ON_CONFLICT": "error",
+        "SESSION_TOUCH_INTERVAL": 60,
+    }
+    with override_settings(**own):
+        found = exported()
+    assert {name: found[name] for name in own} == {**own, "SESSION_ACCEPT": ["legacy"]}
+
+
 def test_no_key_without_asking():
     with override_settings(SECRET_KEY_FALLBACKS=["hunter2-old", "hunter2-older"]):
         out = StringIO()

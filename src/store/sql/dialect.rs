@@ -74,6 +74,7 @@ impl Dialect {
                 time(second),
             )
             .into(),
+            #[cfg(feature = "cache")]
             load_held: format!(
                 "SELECT session_data, {expire_date} FROM {table} \
                  WHERE session_key = {first} AND expire_date > {}{}",
@@ -192,6 +193,7 @@ pub(super) struct Statements {
     /// Key, now.
     pub(super) load: Arc<str>,
     /// Key, now; nobody changes or deletes the row before the transaction ends.
+    #[cfg(feature = "cache")]
     pub(super) load_held: Arc<str>,
     /// Data, expire date, key.
     pub(super) save: Arc<str>,

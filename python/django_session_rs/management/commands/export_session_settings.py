@@ -46,6 +46,14 @@ SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "USE_TZ": TRUTH,
 }
 
+RUST_SETTINGS = (
+    "DEFAULT_HASHING_ALGORITHM",
+    "SESSION_ACCEPT",
+    "SESSION_FORMAT",
+    "SESSION_ON_CONFLICT",
+    "SESSION_TOUCH_INTERVAL",
+)
+
 
 class Command(BaseCommand):
     """``manage.py export_session_settings [--output FILE] [--include-secret]``."""
@@ -83,6 +91,8 @@ def exported(*, include_secret: bool) -> dict[str, Any]:
     for name, (types, words) in SETTINGS.items():
         found[name] = checked(name, types, words)
     found["SESSION_COMPRESSION"] = compression()
+    # Those that only the Rust side reads go as they are: it says what is wrong with them.
+    found |= {name: getattr(settings, name) for name in RUST_SETTINGS if hasattr(settings, name)}
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
