@@ -93,6 +93,12 @@ fuzz: rust $(VENV)/.requirements
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10; \
 	done
 
+.PHONY: lost-updates  ## Count what 32 workers lose who change one session, in each store and with Django
+lost-updates: dev
+	LOST_UPDATES=500 $(SERVICES) cargo test --release --features $(FEATURES) --test integration -- \
+		lose_nothing lose_none loses_changes lost_updates --nocapture --test-threads 1 2>&1 | \
+		grep -E "changes|test result|panicked"
+
 .PHONY: differential  ## Compare random sessions and pickles with Python's own for FUZZ_SECONDS
 differential: dev
 	@set -e; seed=$$(date +%s); end=$$((seed + $(FUZZ_SECONDS))); \
