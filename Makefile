@@ -58,6 +58,10 @@ bench: dev
 	$(SERVICES) $(BIN)/python benches/engines.py
 	$(BIN)/python benches/formats.py
 
+.PHONY: bench-stores  ## Measure each step of a store against tower-sessions' own stores
+bench-stores:
+	$(SERVICES) cargo run --release --quiet --manifest-path benches/tower_sessions/Cargo.toml
+
 .PHONY: lint  ## Check formatting, lints and types
 lint: rust-lint dev
 	cargo fmt --check

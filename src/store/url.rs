@@ -156,9 +156,9 @@ impl FromStr for StoreUrl {
         let mut options: Vec<(&'static str, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // A plus is a plus, as in `redis+cluster`.
             let decoded = |text: &str| {
-                let text = text.replace('+', " ");
-                let decoded = percent_decode_str(&text).decode_utf8();
+                let decoded = percent_decode_str(text).decode_utf8();
                 decoded.map(std::borrow::Cow::into_owned).map_err(|_| UrlError::NotText)
             };
             let name = decoded(name)?;
@@ -347,8 +347,8 @@ mod tests {
             assert_eq!((read.scheme(), read.address()), (scheme, address));
             assert_eq!(format!("{read:?}"), format!("StoreUrl {{ scheme: \"{scheme}\", .. }}"));
         }
-        let redis = parse("redis://h?prefix=a+b%2Bc&timeout=2.5&version=3").unwrap();
-        assert_eq!(redis.text("prefix"), Some("a b+c"));
+        let redis = parse("redis://h?prefix=a+b%20c&timeout=2.5&version=3").unwrap();
+        assert_eq!(redis.text("prefix"), Some("a+b c"));
         assert_eq!(redis.seconds("timeout"), Ok(Some(Duration::from_millis(2500))));
         assert_eq!(redis.number("version", "a number"), Ok(Some(3)));
         assert_eq!(redis.number::<u8>("wait", "a number"), Ok(None));
