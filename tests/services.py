@@ -239,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
+    # A shell has its background jobs ignore this one, and what is ignored is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGHUP, leave)
     try:

@@ -91,6 +91,13 @@ pub(crate) async fn lost_beside_django(
         "workers": [ours, WORKERS],
         "rounds": rounds(),
     });
+    // Until it is there: otherwise ours are done before theirs begin.
+    let mut django = tokio::task::spawn_blocking(move || {
+        django.ask(&json!({"op": "exists", "key": "a-key-of-nobody"}));
+        django
+    })
+    .await
+    .unwrap();
     let theirs = tokio::task::spawn_blocking(move || django.ask(&count));
     count_up(&store, &settings, &session_key, 0..ours).await;
     assert_eq!(theirs.await.unwrap(), json!({}));
