@@ -16,6 +16,8 @@ pub(crate) enum Mode {
     /// Once the next request is sent, the answer is cut off after so many bytes, and the connection
     /// with it. Then they are passed on again.
     CutAnswer(usize),
+    /// As `CutAnswer(0)`, after so many requests that are answered.
+    CutLaterAnswer(usize),
     /// The next request breaks the connection, and no byte of it is sent. Then they are passed on again.
     CutRequest,
     /// They are kept back.
@@ -68,6 +70,10 @@ impl Proxy {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
+    pub(crate) fn mode(&self) -> Mode {
+        *self.shared.mode.lock().unwrap()
+    }
+
     /// Cuts all connections. New ones are accepted.
     pub(crate) fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
@@ -90,13 +96,17 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
     let mut server_spoke = true;
     // How many bytes of the answer there may still be.
     let mut left = None;
-    let take = |from: fn(Mode) -> bool| {
+    // What is to be done with a request, and from then on with the next one.
+    let take = || {
         let mut mode = shared.mode.lock().unwrap();
-        let found = *mode;
-        if from(found) {
-            *mode = Mode::Pass;
-        }
-        found
+        let (now, next) = match *mode {
+            Mode::CutLaterAnswer(0) => (Mode::CutAnswer(0), Mode::Pass),
+            Mode::CutLaterAnswer(after) => (Mode::Pass, Mode::CutLaterAnswer(after - 1)),
+            Mode::CutAnswer(_) | Mode::CutRequest => (*mode, Mode::Pass),
+            Mode::Pass | Mode::Swallow => (*mode, *mode),
+        };
+        *mode = next;
+        now
     };
     loop {
         tokio::select! {
@@ -106,11 +116,13 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
                 if std::mem::take(&mut server_spoke) && !is_ping {
                     shared.turns.fetch_add(1, Ordering::SeqCst);
                 }
-                match take(|mode| matches!(mode, Mode::CutAnswer(_) | Mode::CutRequest)) {
+                // Nobody waits for a ping, so that breaking one would show nothing.
+                let swallowed = *shared.mode.lock().unwrap() == Mode::Swallow;
+                match if is_ping && !swallowed { Mode::Pass } else { take() } {
                     Mode::CutRequest => break,
                     Mode::Swallow => continue,
                     Mode::CutAnswer(bytes) => left = Some(bytes),
-                    Mode::Pass => {}
+                    Mode::CutLaterAnswer(_) | Mode::Pass => {}
                 }
                 if server.write_all(&from_client[..count]).await.is_err() {
                     break;
