@@ -27,8 +27,9 @@ use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreErro
 /// The table of a `DatabaseCache` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
 /// Clones share the connections. Every operation is one statement. A second one follows where a key to
-/// add is taken, by what may have expired, where there is nothing to delete but what has expired, and
-/// where another revision was expected, to tell whether there is one.
+/// add is taken, by what may have expired, where there is nothing to delete but what has expired, where
+/// another revision was expected, to tell whether there is one, and where a connection broke and what was
+/// sent again found nothing to do, to see whether that is its own work.
 ///
 /// The revision of an entry is its value. Entries end at whole seconds, up to one before what was asked for.
 ///
@@ -180,6 +181,11 @@ impl DatabaseCache {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
     }
 
+    /// Whether a write whose answer was lost has been carried out.
+    async fn holds(&self, key: &str, value: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(key).await?.is_some_and(|entry| entry.value == value))
+    }
+
     /// What came of a write that met so many rows of those it expected.
     async fn written(
         &self,
@@ -258,14 +264,19 @@ impl Cache for DatabaseCache {
     ) -> Result<Written, StoreError> {
         let (text, expires) = (text(value)?, self.expires(timeout)?);
         let mut added = run!(self, add[key, text, &*expires] insert)?;
+        let mut repeated = added.repeated;
         if added.rows == 0 {
             let now = self.now()?;
             added = run!(self, renew[text, &*expires, key, &*now] execute)?;
+            repeated |= added.repeated;
         }
-        Ok(match added.rows {
-            0 => Written::Changed,
-            _ => Written::Done(Revision::new(value)),
-        })
+        match added.rows {
+            0 if repeated && self.holds(key, value).await? => {
+                Ok(Written::Done(Revision::new(value)))
+            }
+            0 => Ok(Written::Changed),
+            _ => Ok(Written::Done(Revision::new(value))),
+        }
     }
 
     async fn replace(
@@ -288,7 +299,12 @@ impl Cache for DatabaseCache {
             Some(None) => Ok(Outcome::default()),
         };
         let replaced = replaced.or_else(|error| no_such_key(error, key))?;
-        self.written(replaced, Revision::new(value), key, revision).await
+        match self.written(replaced, Revision::new(value), key, revision).await? {
+            Written::Changed if replaced.repeated && self.holds(key, value).await? => {
+                Ok(Written::Done(Revision::new(value)))
+            }
+            written => Ok(written),
+        }
     }
 
     async fn touch(&self, key: &str, timeout: SignedDuration) -> Result<bool, StoreError> {

@@ -42,7 +42,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
 /// Clones share the connections. Every operation is one statement, `clear_expired` one per
-/// [batch](SqlStore::with_clear_batch).
+/// [batch](SqlStore::with_clear_batch). A second one follows where a connection broke and what was sent
+/// again found nothing to do, to see whether that is its own work.
 ///
 /// # Keys that no row can have
 ///
@@ -439,6 +440,12 @@ impl SqlStore {
         found.or_else(|error| no_such_key(error, session_key.as_str()).map(Ok))?
     }
 
+    /// Whether a write whose answer was lost has been carried out: what is stored is signed with the
+    /// time, so that it is nobody else's.
+    async fn holds(&self, key: &str, session_data: &str) -> Result<bool, SqlError> {
+        run!(self, holds[key, session_data] fetch_optional, |row| Ok(row.is_some()))
+    }
+
     /// Whether it is certain without asking that no row has this key.
     fn cannot_exist(&self, session_key: &SessionKey) -> bool {
         self.pool.cannot_have(session_key.as_str())
@@ -469,8 +476,12 @@ impl SessionStore for SqlStore {
     async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let (session_data, expire_date) = self.encode(record)?;
         let key = record.session_key.as_str();
-        let created = run!(self, create[key, &*session_data, &*expire_date] insert)?;
-        match created.rows {
+        let Outcome { rows, repeated } =
+            run!(self, create[key, &*session_data, &*expire_date] insert)?;
+        match rows {
+            0 if repeated && self.holds(key, &session_data).await? => {
+                Ok(Saved::as_revision(Revision::new(session_data.into_bytes())))
+            }
             0 => Err(StoreError::Create),
             _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
@@ -508,7 +519,13 @@ impl SessionStore for SqlStore {
             }
         };
         // MySQL counts the rows it found, not those it changed: sqlx asks it to.
-        match saved.or_else(|error| no_such_key(error, record.session_key.as_str()))?.rows {
+        let Outcome { rows, repeated } =
+            saved.or_else(|error| no_such_key(error, record.session_key.as_str()))?;
+        let is_own = repeated && record.revision.is_some();
+        match rows {
+            0 if is_own && self.holds(key, data).await? => {
+                Ok(Saved::as_revision(Revision::new(session_data.into_bytes())))
+            }
             0 => Err(gone),
             _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
