@@ -5,7 +5,10 @@
 //! print is the one in `docs/compatibility.md`.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use django_session::session::{Saved, SessionRecord};
@@ -160,6 +163,110 @@ async fn a_broken_way_to_the_database_loses_nothing() {
                 recovers(&store).await;
             }
             seen.print(&format!("SqlStore, {kind:?}"), fault);
+        }
+    }
+}
+
+/// sqlx asks a connection that it gets back whether it is alive. If the answer is lost, so must not be the
+/// connection's place.
+#[tokio::test]
+async fn a_small_pool_recovers_from_a_network_that_swallows() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let proxy = Proxy::before(port_of(&place.url)).await;
+        let url = through(&place.url, proxy.port(), "&max_connections=2");
+        let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+        for mode in [Mode::SwallowPings, Mode::Swallow, Mode::SwallowPings, Mode::Swallow] {
+            proxy.set(mode);
+            for _ in 0..2 {
+                let (one, other) = (numbered(1), numbered(2));
+                let (one, other) = tokio::join!(store.create(&one), store.create(&other));
+                for error in [one.err(), other.err()].into_iter().flatten() {
+                    name_of(&error);
+                }
+            }
+            proxy.set(Mode::Pass);
+            recovers(&store).await;
+            // Both of them.
+            let (one, other) = (numbered(1), numbered(2));
+            let (one, other) = tokio::join!(store.create(&one), store.create(&other));
+            one.and(other).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_that_a_firewall_has_forgotten_are_replaced() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let proxy = Proxy::before(port_of(&place.url)).await;
+        let url = through(&place.url, proxy.port(), "&max_connections=2");
+        let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+        let (one, other) = (numbered(1), numbered(2));
+        let (first, second) = tokio::join!(store.create(&one), store.create(&other));
+        first.and(second).unwrap();
+        // Long enough for them not to be trusted.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        proxy.forget();
+        for record in [&one, &other] {
+            let loaded = store.load(&record.session_key, now()).await.unwrap();
+            assert!(loaded.is_some(), "{kind:?}");
+        }
+    }
+}
+
+/// What comes of a future that goes on so many times, and is dropped then.
+async fn polled<F: Future>(mut times: u32, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        times -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if times == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// As a client that disconnects: nobody reads what it was told, and nobody is told it in its place.
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_next_one_its_own_answer() {
+    for place in Place::all().await {
+        for persistent in [true, false] {
+            let url = format!("{}?max_connections=2", place.url);
+            let store =
+                SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+            let store = store.with_persistent_statements(persistent);
+            let records: Vec<_> = (0..8).map(numbered).collect();
+            for record in &records {
+                store.create(record).await.unwrap();
+            }
+            let mut given_up = 0;
+            for round in 0..160_u32 {
+                let record = &records[round as usize % records.len()];
+                let other = numbered(100 + round);
+                // Reading, and writing what nobody else reads.
+                let done = if round % 2 == 0 {
+                    let load = store.load(&record.session_key, now());
+                    polled(1 + round / 2 % 20, load).await.is_some()
+                } else {
+                    polled(1 + round / 2 % 20, store.create(&other)).await.is_some()
+                };
+                given_up += u32::from(!done);
+                let (first, second) = (&records[round as usize % 7], &records[7]);
+                let (found, also) = tokio::join!(
+                    store.load(&first.session_key, now()),
+                    store.load(&second.session_key, now()),
+                );
+                for (record, found) in [(first, found), (second, also)] {
+                    let found = found.unwrap().expect("it is there");
+                    assert_eq!(found.data, record.data, "{:?} round {round}", place.kind);
+                }
+            }
+            let kept = if persistent { "kept" } else { "not kept" };
+            eprintln!("{:?}, statements {kept}: {given_up} of 160 gave up", place.kind);
+            assert!(given_up > 5, "{:?}", place.kind);
         }
     }
 }

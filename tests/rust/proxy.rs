@@ -22,6 +22,8 @@ pub(crate) enum Mode {
     CutRequest,
     /// They are kept back.
     Swallow,
+    /// Pings alone are kept back.
+    SwallowPings,
 }
 
 pub(crate) struct Proxy {
@@ -40,6 +42,8 @@ struct Shared {
     connections: AtomicUsize,
     /// Counted up when all connections are to be cut.
     cut: watch::Sender<u32>,
+    /// Whether the connections are forgotten that were made since the last time.
+    forgotten: Mutex<watch::Sender<bool>>,
 }
 
 impl Proxy {
@@ -50,6 +54,7 @@ impl Proxy {
             turns: 0.into(),
             connections: 0.into(),
             cut: watch::Sender::new(0),
+            forgotten: watch::Sender::new(false).into(),
         });
         let proxy = Self { port: listener.local_addr().unwrap().port(), shared };
         let shared = Arc::clone(&proxy.shared);
@@ -79,6 +84,13 @@ impl Proxy {
         self.shared.cut.send_modify(|count| *count += 1);
     }
 
+    /// Keeps back what is sent by all connections there are, as a firewall does that has forgotten them.
+    /// New ones are not concerned.
+    pub(crate) fn forget(&self) {
+        let new = watch::Sender::new(false);
+        std::mem::replace(&mut *self.shared.forgotten.lock().unwrap(), new).send_replace(true);
+    }
+
     pub(crate) fn turns(&self) -> usize {
         self.shared.turns.load(Ordering::SeqCst)
     }
@@ -92,6 +104,7 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut server) = TcpStream::connect(address).await else { return };
     let mut cut = shared.cut.subscribe();
+    let forgotten = shared.forgotten.lock().unwrap().subscribe();
     let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
     let mut server_spoke = true;
     // How many bytes of the answer there may still be.
@@ -103,7 +116,7 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
             Mode::CutLaterAnswer(0) => (Mode::CutAnswer(0), Mode::Pass),
             Mode::CutLaterAnswer(after) => (Mode::Pass, Mode::CutLaterAnswer(after - 1)),
             Mode::CutAnswer(_) | Mode::CutRequest => (*mode, Mode::Pass),
-            Mode::Pass | Mode::Swallow => (*mode, *mode),
+            Mode::Pass | Mode::Swallow | Mode::SwallowPings => (*mode, *mode),
         };
         *mode = next;
         now
@@ -116,13 +129,18 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
                 if std::mem::take(&mut server_spoke) && !is_ping {
                     shared.turns.fetch_add(1, Ordering::SeqCst);
                 }
+                let mode = *shared.mode.lock().unwrap();
+                let swallowed = *forgotten.borrow()
+                    || mode == Mode::Swallow
+                    || is_ping && mode == Mode::SwallowPings;
+                if swallowed {
+                    continue;
+                }
                 // Nobody waits for a ping, so that breaking one would show nothing.
-                let swallowed = *shared.mode.lock().unwrap() == Mode::Swallow;
-                match if is_ping && !swallowed { Mode::Pass } else { take() } {
+                match if is_ping { Mode::Pass } else { take() } {
                     Mode::CutRequest => break,
-                    Mode::Swallow => continue,
                     Mode::CutAnswer(bytes) => left = Some(bytes),
-                    Mode::CutLaterAnswer(_) | Mode::Pass => {}
+                    _ => {}
                 }
                 if server.write_all(&from_client[..count]).await.is_err() {
                     break;

@@ -2,10 +2,9 @@
 //!
 //! A pool of sqlx asks each connection that it gets back whether it is alive, and waits for the answer as
 //! long as it takes, while the connection still counts: where answers are lost, so is one place after
-//! the other. And a connection whose answer nobody has read, because who asked has gone, gives it to
-//! the next one who asks: the driver for MySQL takes the answer to a statement that was being
-//! prepared for that to the pool's own question. So a connection goes back only after a whole answer, and
-//! has as long for the next one as a statement has.
+//! the other. And a connection whose answer nobody has read, because who asked has gone, need not come
+//! to rest: the driver for MySQL forgets that it was preparing a statement. So a connection goes back
+//! only after a whole answer, and has as long for the pool's question as a statement has.
 
 use std::time::Duration;
 
