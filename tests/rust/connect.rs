@@ -115,6 +115,7 @@ async fn what_is_wrong_with_an_address_is_said() {
             "the option `cache_url` of the address",
         ),
         ("sqlite::memory:?cache_url=hunter2", "the address must begin with a scheme"),
+        ("sqlite::memory:?replica_url=hunter2", "an option of the address is unknown"),
     ] {
         let error = connect(url, &settings()).await.unwrap_err();
         let text = error.to_string();
