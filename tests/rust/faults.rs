@@ -12,7 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use django_session::session::{Saved, SessionRecord};
-use django_session::store::SqlStore;
+use django_session::store::sqlx::{self, AssertSqlSafe};
+use django_session::store::{SqlPool, SqlStore};
 use django_session::{DateTime, Session, SessionError, SessionKey, SessionStore, StoreError};
 use jiff::SignedDuration;
 
@@ -464,10 +465,112 @@ async fn a_row_that_is_held_is_waited_for_in_vain() {
     }
 }
 
+/// Somebody else has the second of two rows and wants the first one: MariaDB undoes who has changed
+/// less, which is the store.
+#[tokio::test]
+async fn who_is_undone_by_a_deadlock_is_tried_again() {
+    let Some(place) = Place::new(Kind::MySql).await else { return };
+    let elsewhere = Place::new(Kind::MySql).await.unwrap();
+    let (store, more) = (place.store().await, elsewhere.store().await);
+    let deadlocks = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                     WHERE VARIABLE_NAME = 'INNODB_DEADLOCKS'";
+    let deadlocks = async || place.select(deadlocks).await[0].parse::<u64>().unwrap();
+    for round in 1..=3 {
+        // In this order by either index.
+        let mut keys = [SessionKey::generate(), SessionKey::generate()];
+        keys.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        for (session_key, seconds) in keys.iter().zip([-20, -10]) {
+            let session_key = session_key.clone();
+            let record = SessionRecord { session_key, expire_date: at(seconds), ..numbered(round) };
+            store.create(&record).await.unwrap();
+        }
+        for number in 0..20 {
+            more.create(&numbered(number)).await.unwrap();
+        }
+        let before = deadlocks().await;
+        let SqlPool::MySql(pool) = place.pool().await else { panic!() };
+        let mut transaction = pool.begin().await.unwrap();
+        let mut update = async |table: &str, session_key: &str| {
+            let sql = format!(
+                "UPDATE {table} SET session_data = 'other {round}' WHERE session_key LIKE '{session_key}'"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
+        };
+        update(&elsewhere.table, "%").await;
+        update(&place.table, keys[1].as_str()).await;
+        let clearing = store.clone();
+        let clearing = tokio::spawn(async move { clearing.clear_expired(now()).await });
+        // It has the first one and waits for the second one.
+        let waiting = format!(
+            "SELECT lock_table FROM information_schema.INNODB_LOCKS WHERE lock_table LIKE '%{}%'",
+            place.table
+        );
+        while place.select(&waiting).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        update(&place.table, keys[0].as_str()).await;
+        let after = deadlocks().await;
+        assert!(after > before, "there was none");
+        assert!(!clearing.is_finished(), "it is tried again, and waits");
+        transaction.commit().await.unwrap();
+        assert_eq!(clearing.await.unwrap().unwrap(), 2);
+        eprintln!("SqlStore, MySql, deadlock {round}: done, {} counted", after - before);
+    }
+}
+
+/// A statement of the store has one row on PostgreSQL, or passes over those that others have, so that it is
+/// in no deadlock. A stricter isolation undoes it nevertheless.
+#[tokio::test]
+async fn who_cannot_be_serialized_is_tried_again() {
+    let Some(place) = Place::new(Kind::Postgres).await else { return };
+    let strict = "&options=-c%20default_transaction_isolation%3Dserializable";
+    let url = through(&place.url, port_of(&place.url), strict);
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    let SqlPool::Postgres(pool) = store.pool().clone() else { panic!() };
+    let SqlPool::Postgres(others) = place.pool().await else { panic!() };
+    let update = |record: &SessionRecord| {
+        let key = record.session_key.as_str();
+        let sql = format!(
+            "UPDATE {} SET session_data = session_data || '' WHERE session_key = '{key}'",
+            place.table
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+    };
+    for by_store in [false, true] {
+        let record = numbered(1);
+        store.create(&record).await.unwrap();
+        let mut other = others.begin().await.unwrap();
+        update(&record).execute(&mut *other).await.unwrap();
+        let saving = {
+            let (store, pool) = (store.clone(), pool.clone());
+            let (record, sql) = (record.clone(), update(&record));
+            tokio::spawn(async move {
+                if by_store {
+                    return store.save(&record).await.map(drop).map_err(|error| error.to_string());
+                }
+                let error = sql.execute(&pool).await.unwrap_err();
+                Err(error.as_database_error().unwrap().code().unwrap().into_owned())
+            })
+        };
+        let waiting = format!(
+            "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+             AND query LIKE '%{}%' AND pid <> pg_backend_pid()",
+            place.table
+        );
+        while place.select(&waiting).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        other.commit().await.unwrap();
+        let outcome = saving.await.unwrap();
+        // What happens to whoever does not try again.
+        assert_eq!(outcome, if by_store { Ok(()) } else { Err("40001".to_owned()) });
+    }
+}
+
 /// Those who clear expired sessions at once, beside those who save, get into each other's way on
-/// MariaDB; the server then undoes one of them, which is tried again.
+/// MariaDB; the server then may undo one of them, which is tried again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deadlocks_are_tried_again() {
+async fn those_who_clear_and_save_at_once_all_succeed() {
     for place in Place::all().await {
         let store = place.store().await;
         let live: Vec<_> = (0..20).map(numbered).collect();
