@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use django_session::session::{Saved, SessionRecord};
+use django_session::store::sqlx::sqlite::SqliteConnectOptions;
 use django_session::store::sqlx::{self, AssertSqlSafe};
 use django_session::store::{SqlPool, SqlStore};
 use django_session::{DateTime, Session, SessionError, SessionKey, SessionStore, StoreError};
@@ -439,6 +441,143 @@ async fn a_database_that_only_reads_refuses_to_write() {
         seen.note(what, outcome);
     }
     seen.print("SqlStore, Postgres", "read-only");
+}
+
+/// MariaDB lets those with rights over the server write all the same, so it is another user.
+#[tokio::test]
+async fn a_mariadb_that_only_reads_refuses_to_write() {
+    let Some(servers) = Servers::start("mariadb", "TEST_MYSQL_URL") else { return };
+    let mut place = Place::without_table(Kind::MySql).unwrap();
+    servers.url("TEST_MYSQL_URL").clone_into(&mut place.url);
+    for statement in crate::stores::ddl(Kind::MySql) {
+        place.execute(&statement.replace("django_session", &place.table)).await;
+    }
+    place.execute("CREATE USER site@'127.0.0.1' IDENTIFIED BY 'site'").await;
+    place.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO site@'127.0.0.1'").await;
+    let database = place.url.rsplit('/').next().unwrap();
+    let url = format!("mysql://site:site@127.0.0.1:{}/{database}", port_of(&place.url));
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    let direct = place.store().await;
+    let mut seen = Seen::default();
+    place.execute("SET GLOBAL read_only = 1").await;
+    for what in STEPS {
+        let outcome = step(what, &store, &direct, async || (), async || ()).await;
+        assert_eq!(outcome, if what == "load" { "done" } else { "refused" }, "{what}");
+        seen.note(what, outcome);
+    }
+    seen.print("SqlStore, MySql", "read-only");
+    place.execute("SET GLOBAL read_only = 0").await;
+    recovers(&store).await;
+}
+
+/// Fills what room there is for the table, and makes some again.
+async fn fill(name: &str, store: &SqlStore, make_room: impl AsyncFnOnce()) {
+    let there = numbered(1);
+    let created = store.create(&there).await.unwrap();
+    let large = || {
+        let mut record = numbered(2);
+        // Random, so that it cannot be made smaller.
+        let text: String = (0..2_000).map(|_| SessionKey::generate().as_str().to_owned()).collect();
+        Arc::make_mut(&mut record.data).insert("large", &text).unwrap();
+        record
+    };
+    let mut fillers = Vec::new();
+    let refused = loop {
+        let filler = large();
+        match store.create(&filler).await {
+            Ok(_) => fillers.push(filler),
+            Err(error) => break error,
+        }
+        assert!(fillers.len() < 1_000, "there is no end of room");
+    };
+    assert_eq!(name_of(&refused), "refused");
+    let grown = SessionRecord {
+        session_key: there.session_key.clone(),
+        revision: created.revision,
+        ..large()
+    };
+    let refused = store.save(&grown).await.unwrap_err();
+    assert_eq!(name_of(&refused), "refused");
+    let refused = std::error::Error::source(&refused).unwrap().to_string();
+    let count = fillers.len();
+    eprintln!("{name}, full after {count} sessions: create, save: refused: {refused}");
+    let found = store.load(&there.session_key, now()).await.unwrap().unwrap();
+    assert_eq!(found.data, there.data, "it is what it was");
+    for filler in &fillers {
+        let found = store.load(&filler.session_key, now()).await.unwrap().unwrap();
+        assert_eq!(found.data, filler.data, "what was acknowledged is there");
+    }
+    make_room().await;
+    for filler in &fillers {
+        store.delete(&filler.session_key).await.unwrap();
+    }
+    recovers(store).await;
+    store.save(&SessionRecord { revision: found.revision, ..grown }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_sqlite_file_leaves_the_old_session() {
+    let Some(place) = Place::new(Kind::Sqlite).await else { return };
+    let options = SqliteConnectOptions::from_str(&place.url).unwrap();
+    let pool = sqlx::SqlitePool::connect_with(options.pragma("max_page_count", "200"));
+    let store = SqlStore::new(pool.await.unwrap(), settings().codec().unwrap());
+    let store = store.with_table(&place.table);
+    fill("SqlStore, Sqlite", &store, async || ()).await;
+}
+
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// A disk with this much room, which belongs to whom the process belongs; `None` if this takes root.
+    fn new(size: &str, pid: u32) -> Option<Self> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+        let directory = tempfile::tempdir().unwrap();
+        let owner = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(directory.path());
+        if !mount.stderr(std::process::Stdio::null()).status().is_ok_and(|done| done.success()) {
+            eprintln!("NOT TESTED: a full disk; mounting a small one takes root");
+            return None;
+        }
+        let mounted = Self(directory);
+        chown(mounted.0.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        let rights = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(mounted.0.path(), rights).unwrap();
+        Some(mounted)
+    }
+
+    fn grow(&self, size: &str) {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(self.0.path());
+        assert!(mount.status().unwrap().success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+/// MariaDB is not asked: 10.11 ends itself when InnoDB finds no room.
+#[tokio::test]
+async fn a_full_disk_of_postgres_leaves_the_old_session() {
+    let Some(servers) = Servers::start("postgres", "TEST_POSTGRES_URL") else { return };
+    let [(pid, _)] = servers.processes("TEST_POSTGRES_URL")[..] else { panic!() };
+    let Some(disk) = Mounted::new("2m", pid) else { return };
+    let mut place = Place::without_table(Kind::Postgres).unwrap();
+    servers.url("TEST_POSTGRES_URL").clone_into(&mut place.url);
+    let path = disk.0.path().display();
+    place.execute(&format!("CREATE TABLESPACE small LOCATION '{path}'")).await;
+    for statement in crate::stores::ddl(Kind::Postgres) {
+        let statement = statement.replace("django_session", &place.table);
+        let is_table = statement.starts_with("CREATE TABLE");
+        place.execute(&(statement + if is_table { " TABLESPACE small" } else { "" })).await;
+    }
+    fill("SqlStore, Postgres", &place.store().await, async || disk.grow("64m")).await;
+    drop(servers);
 }
 
 /// Somebody else holds the row: the store waits, but not for ever.
