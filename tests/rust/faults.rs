@@ -561,7 +561,7 @@ impl Drop for Mounted {
     }
 }
 
-/// MariaDB is not asked: 10.11 ends itself when InnoDB finds no room.
+/// MariaDB is not asked: 10.11 ends itself when its tables find no room.
 #[tokio::test]
 async fn a_full_disk_of_postgres_leaves_the_old_session() {
     let Some(servers) = Servers::start("postgres", "TEST_POSTGRES_URL") else { return };
