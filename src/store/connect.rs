@@ -113,7 +113,7 @@ async fn table(
     if let Some(replica_url) = url.text("replica_url") {
         let replica_url: StoreUrl = replica_url.parse()?;
         if !matches!(replica_url.scheme(), "postgres" | "postgresql") {
-            let expected = "the address of a replica, which is PostgreSQL";
+            let expected = "the address of a PostgreSQL server";
             return Err(UrlError::InvalidOption { name: "replica_url", expected }.into());
         }
         let mut replica = SqlStore::connect_to(&replica_url, settings).await?;
@@ -165,6 +165,10 @@ async fn cache(
         scheme if scheme.starts_with("redis") => {
             let layout = layout(url)?;
             (redis(url).await?, layout)
+        }
+        _ if !url.is_cache() => {
+            let expected = "the address of a Redis or memcached server";
+            return Err(UrlError::InvalidOption { name: "cache_url", expected }.into());
         }
         scheme => return Err(ConnectError::no_driver(scheme)),
     };

@@ -150,6 +150,26 @@ pub(crate) fn json(input: &[u8]) {
         let _ = data.get::<std::collections::BTreeMap<i64, Option<String>>>(&name);
         let _ = data.get::<(u8, bool, char)>(&name);
     }
+    for protocol in [2, 5] {
+        pickled(&data, protocol);
+    }
+}
+
+/// A session of JSON text is pickled as what objects made of the text are pickled as.
+fn pickled(data: &SessionData, protocol: u8) {
+    let read = |pickle: &[u8]| {
+        SessionData::from_graph(Graph::from_pickle(pickle, &Limits::default()).unwrap()).unwrap()
+    };
+    let pickle = match data.to_pickle(protocol) {
+        Ok(pickle) => pickle,
+        Err(error) => {
+            assert_eq!(error.kind(), PickleErrorKind::TooDeep);
+            return;
+        }
+    };
+    let mut objects = read(&[0x80, protocol, b'}', b'.']);
+    objects.update(data);
+    assert_eq!(entries(&read(&pickle)), entries(&objects));
 }
 
 /// Bytes that are read as a pickle are written as one that says the same, and a session in it can be
