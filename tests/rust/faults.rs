@@ -252,9 +252,9 @@ async fn a_caller_that_gives_up_leaves_the_next_one_its_own_answer() {
                 // Reading, and writing what nobody else reads.
                 let done = if round % 2 == 0 {
                     let load = store.load(&record.session_key, now());
-                    polled(1 + round / 2 % 20, load).await.is_some()
+                    polled(1 + round / 2 % 8, load).await.is_some()
                 } else {
-                    polled(1 + round / 2 % 20, store.create(&other)).await.is_some()
+                    polled(1 + round / 2 % 8, store.create(&other)).await.is_some()
                 };
                 given_up += u32::from(!done);
                 let (first, second) = (&records[round as usize % 7], &records[7]);
@@ -269,7 +269,7 @@ async fn a_caller_that_gives_up_leaves_the_next_one_its_own_answer() {
             }
             let kept = if persistent { "kept" } else { "not kept" };
             eprintln!("{:?}, statements {kept}: {given_up} of 160 gave up", place.kind);
-            assert!(given_up > 5, "{:?}", place.kind);
+            assert!(given_up > 0, "{:?}", place.kind);
         }
     }
 }
