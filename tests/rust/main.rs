@@ -28,6 +28,7 @@ mod replicated;
 mod round_trips;
 mod servers;
 mod session;
+mod sides;
 mod signed_cookies;
 mod signing;
 mod stores;

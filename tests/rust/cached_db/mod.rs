@@ -3,6 +3,8 @@
 //! The database is each that there is; the cache is the reference, so that a test can stop a reader or a
 //! writer between its two steps.
 
+mod beside_django;
+
 use std::sync::Arc;
 use std::time::Duration;
 
