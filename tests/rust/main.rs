@@ -3,6 +3,7 @@
 
 mod api;
 mod cache;
+mod cache_engines;
 mod cached_db;
 mod codec;
 mod conflicts;
