@@ -16,10 +16,10 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::cache::{Cache, CacheEntry, Written};
 use super::connect::ConnectError;
-use super::retry::Tries;
+use super::retry::{Failure, Tries};
 use super::sql::{
-    Dialect, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_unique_violation, no_such_key,
-    run,
+    Dialect, Lease, Outcome, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, no_such_key, run,
+    taken_is_no_row,
 };
 use crate::codec::cache::database_expires;
 use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreError};
@@ -27,8 +27,9 @@ use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreErro
 /// The table of a `DatabaseCache` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
 /// Clones share the connections. Every operation is one statement. A second one follows where a key to
-/// add is taken, by what may have expired, where there is nothing to delete but what has expired, and
-/// where another revision was expected, to tell whether there is one.
+/// add is taken, by what may have expired, where there is nothing to delete but what has expired, where
+/// another revision was expected, to tell whether there is one, and where a connection broke and what was
+/// sent again found nothing to do, to see whether that is its own work.
 ///
 /// The revision of an entry is its value. Entries end at whole seconds, up to one before what was asked for.
 ///
@@ -180,15 +181,20 @@ impl DatabaseCache {
         self.pool.dialect().encode_time(&self.zone, time).map_err(StoreError::ExpireDate)
     }
 
+    /// Whether a write whose answer was lost has been carried out.
+    async fn holds(&self, key: &str, value: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(key).await?.is_some_and(|entry| entry.value == value))
+    }
+
     /// What came of a write that met so many rows of those it expected.
     async fn written(
         &self,
-        rows: u64,
+        outcome: Outcome,
         written: Revision,
         key: &str,
         expected: Option<&Revision>,
     ) -> Result<Written, StoreError> {
-        if rows > 0 {
+        if outcome.rows > 0 {
             return Ok(Written::Done(written));
         }
         Ok(match expected {
@@ -257,17 +263,20 @@ impl Cache for DatabaseCache {
         timeout: SignedDuration,
     ) -> Result<Written, StoreError> {
         let (text, expires) = (text(value)?, self.expires(timeout)?);
-        let added = match run!(self, add[key, text, &*expires] execute) {
-            Err(error) if is_unique_violation(&error) => 0,
-            added => added?,
-        };
-        let added = if added == 0 {
+        let mut added = run!(self, add[key, text, &*expires] insert)?;
+        let mut repeated = added.repeated;
+        if added.rows == 0 {
             let now = self.now()?;
-            run!(self, renew[text, &*expires, key, &*now] execute)?
-        } else {
-            added
-        };
-        Ok(if added == 0 { Written::Changed } else { Written::Done(Revision::new(value)) })
+            added = run!(self, renew[text, &*expires, key, &*now] execute)?;
+            repeated |= added.repeated;
+        }
+        match added.rows {
+            0 if repeated && self.holds(key, value).await? => {
+                Ok(Written::Done(Revision::new(value)))
+            }
+            0 => Ok(Written::Changed),
+            _ => Ok(Written::Done(Revision::new(value))),
+        }
     }
 
     async fn replace(
@@ -287,10 +296,15 @@ impl Cache for DatabaseCache {
                 run!(self, replace_revision[text, &*expires, key, &*now, before] execute)
             }
             // No value of this table.
-            Some(None) => Ok(0),
+            Some(None) => Ok(Outcome::default()),
         };
         let replaced = replaced.or_else(|error| no_such_key(error, key))?;
-        self.written(replaced, Revision::new(value), key, revision).await
+        match self.written(replaced, Revision::new(value), key, revision).await? {
+            Written::Changed if replaced.repeated && self.holds(key, value).await? => {
+                Ok(Written::Done(Revision::new(value)))
+            }
+            written => Ok(written),
+        }
     }
 
     async fn touch(&self, key: &str, timeout: SignedDuration) -> Result<bool, StoreError> {
@@ -299,7 +313,7 @@ impl Cache for DatabaseCache {
         }
         let (expires, now) = (self.expires(timeout)?, self.now()?);
         let touched = run!(self, touch[&*expires, key, &*now] execute);
-        Ok(touched.or_else(|error| no_such_key(error, key))? > 0)
+        Ok(touched.or_else(|error| no_such_key(error, key))?.rows > 0)
     }
 
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError> {
@@ -310,14 +324,22 @@ impl Cache for DatabaseCache {
         let deleted = match revision.map(Revision::as_text) {
             None => match run!(self, delete[key, &*now] execute) {
                 // To others, by whose clock it has not expired yet, it should be gone too.
-                Ok(0) => run!(self, delete_expired[key] execute).map(|_| 0),
+                Ok(Outcome { rows: 0, .. }) => {
+                    run!(self, delete_expired[key] execute).map(|_| Outcome::default())
+                }
                 deleted => deleted,
             },
             Some(Some(before)) => run!(self, delete_revision[key, &*now, before] execute),
-            Some(None) => Ok(0),
+            Some(None) => Ok(Outcome::default()),
         };
         let deleted = deleted.or_else(|error| no_such_key(error, key))?;
-        self.written(deleted, Revision::new([]), key, revision).await
+        match self.written(deleted, Revision::new([]), key, revision).await? {
+            // By us or by somebody else, which is not the same to whoever asks for a revision.
+            Written::Missing if deleted.repeated && revision.is_some() => {
+                Err(SqlError::unknown().into())
+            }
+            written => Ok(written),
+        }
     }
 }
 

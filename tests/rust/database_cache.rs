@@ -16,8 +16,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::differential::Engine;
+use crate::faults;
 use crate::lost_updates;
 use crate::peer;
+use crate::proxy::{Mode, Proxy};
 use crate::stores::{Kind, Place, count, naive_settings, settings, statements, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -391,4 +393,62 @@ fn caches_can_be_shared() {
     fn assert_shared<T: Clone + Send + Sync + 'static>() {}
     assert_shared::<DatabaseCache>();
     assert_shared::<SqlPool>();
+}
+
+/// The cache of a table behind a proxy.
+async fn behind_proxy(table: &Table) -> (DatabaseCache, Proxy) {
+    let (head, rest) = table.place.url.rsplit_once(':').unwrap();
+    let (port, database) = rest.split_once('/').unwrap();
+    let proxy = Proxy::before(port.parse().unwrap()).await;
+    let url = format!("{head}:{}/{database}?max_connections=1", proxy.port());
+    let cache = DatabaseCache::connect(&url, &table.place.table, &table.settings).await.unwrap();
+    (cache, proxy)
+}
+
+#[tokio::test]
+async fn a_rotation_whose_answers_are_lost_loses_no_session() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(table) = Table::new(kind, settings()).await else { continue };
+        let (cache, proxy) = behind_proxy(&table).await;
+        let name = format!("DatabaseCache, {kind:?}");
+        let through = store(cache, &table.settings);
+        faults::rotate_without_answers(&name, through, table.store.clone(), &proxy, None).await;
+    }
+}
+
+/// What its first try has written is no row of somebody else's.
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_knows_its_own_work() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(table) = Table::new(kind, settings()).await else { continue };
+        let (cache, proxy) = behind_proxy(&table).await;
+        let (first, second) = (Revision::new(*b"one"), Revision::new(*b"two"));
+        // The first time is for the statements, which are prepared again after the connection broke.
+        for mode in [Mode::Pass, Mode::CutRequest, Mode::CutAnswer(0), Mode::CutLaterAnswer(1)] {
+            let what = format!("{kind:?} {mode:?}");
+            let written = cache.add("k", b"one", HOUR).await.unwrap();
+            assert_eq!(written, Written::Done(first.clone()), "{what}");
+            cache.replace("k", b"one", HOUR, Some(&first)).await.unwrap();
+            cache.delete("k", None).await.unwrap();
+
+            proxy.set(mode);
+            let written = cache.add("k", b"one", HOUR).await.unwrap();
+            assert_eq!(written, Written::Done(first.clone()), "{what}");
+            cache.replace("k", b"one", HOUR, Some(&first)).await.unwrap();
+            proxy.set(mode);
+            let written = cache.replace("k", b"two", HOUR, Some(&first)).await.unwrap();
+            assert_eq!(written, Written::Done(second.clone()), "{what}");
+            // What is not its own is somebody else's as before.
+            proxy.set(mode);
+            assert_eq!(cache.add("k", b"three", HOUR).await.unwrap(), Written::Changed, "{what}");
+            proxy.set(mode);
+            let written = cache.replace("k", b"three", HOUR, Some(&first)).await.unwrap();
+            assert_eq!(written, Written::Changed, "{what}");
+            proxy.set(mode);
+            let deleted = cache.delete("k", Some(&first)).await.unwrap();
+            assert_eq!(deleted, Written::Changed, "{what}");
+            proxy.set(Mode::Pass);
+            cache.delete("k", None).await.unwrap();
+        }
+    }
 }

@@ -26,8 +26,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::differential::{Engine, Random};
+use crate::faults;
 use crate::lost_updates;
 use crate::peer;
+use crate::proxy::{Mode, Proxy};
 use crate::stores::{settings, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -681,6 +683,45 @@ async fn a_restart_between_two_operations_is_not_noticed() {
 }
 
 /// The numbers that a server counts begin anew with it.
+#[tokio::test]
+async fn a_rotation_whose_answers_are_lost_loses_no_session() {
+    let Some(server) = Server::start().await else { return };
+    let port = server.location.rsplit(':').next().unwrap().parse().unwrap();
+    let proxy = Proxy::before(port).await;
+    let through = MemcachedCache::new([format!("127.0.0.1:{}", proxy.port())]).unwrap();
+    let (through, direct) = (store(through), store(server.cache()));
+    faults::rotate_without_answers("memcached", through, direct, &proxy, None).await;
+}
+
+/// What its first try has written is no entry of somebody else's.
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_knows_its_own_work() {
+    let Some(server) = Server::start().await else { return };
+    let port = server.location.rsplit(':').next().unwrap().parse().unwrap();
+    let proxy = Proxy::before(port).await;
+    let cache = MemcachedCache::new([format!("127.0.0.1:{}", proxy.port())]).unwrap();
+    assert!(!cache.has_key("k").await.unwrap());
+    for mode in [Mode::CutRequest, Mode::CutAnswer(0), Mode::CutAnswer(5)] {
+        proxy.set(mode);
+        let Written::Done(added) = cache.add("k", b"one", HOUR).await.unwrap() else {
+            panic!("{mode:?}: it is its own")
+        };
+        proxy.set(mode);
+        let replaced = cache.replace("k", b"two", HOUR, Some(&added)).await.unwrap();
+        let Written::Done(replaced) = replaced else { panic!("{mode:?}: it is its own") };
+        assert_eq!(cache.get("k").await.unwrap().unwrap().revision, replaced);
+        // What is not its own is somebody else's as before.
+        proxy.set(mode);
+        assert_eq!(cache.add("k", b"three", HOUR).await.unwrap(), Written::Changed, "{mode:?}");
+        proxy.set(mode);
+        let replaced = cache.replace("k", b"three", HOUR, Some(&added)).await.unwrap();
+        assert_eq!(replaced, Written::Changed, "{mode:?}");
+        proxy.set(mode);
+        assert_eq!(cache.delete("k", Some(&added)).await.unwrap(), Written::Changed, "{mode:?}");
+        cache.delete("k", None).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_revision_does_not_outlive_its_server() {
     let Some(mut server) = Server::start().await else { return };

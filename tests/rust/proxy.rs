@@ -16,10 +16,14 @@ pub(crate) enum Mode {
     /// Once the next request is sent, the answer is cut off after so many bytes, and the connection
     /// with it. Then they are passed on again.
     CutAnswer(usize),
+    /// As `CutAnswer(0)`, after so many requests that are answered.
+    CutLaterAnswer(usize),
     /// The next request breaks the connection, and no byte of it is sent. Then they are passed on again.
     CutRequest,
     /// They are kept back.
     Swallow,
+    /// Pings alone are kept back.
+    SwallowPings,
 }
 
 pub(crate) struct Proxy {
@@ -38,6 +42,8 @@ struct Shared {
     connections: AtomicUsize,
     /// Counted up when all connections are to be cut.
     cut: watch::Sender<u32>,
+    /// Whether the connections are forgotten that were made since the last time.
+    forgotten: Mutex<watch::Sender<bool>>,
 }
 
 impl Proxy {
@@ -48,6 +54,7 @@ impl Proxy {
             turns: 0.into(),
             connections: 0.into(),
             cut: watch::Sender::new(0),
+            forgotten: watch::Sender::new(false).into(),
         });
         let proxy = Self { port: listener.local_addr().unwrap().port(), shared };
         let shared = Arc::clone(&proxy.shared);
@@ -68,9 +75,20 @@ impl Proxy {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
+    pub(crate) fn mode(&self) -> Mode {
+        *self.shared.mode.lock().unwrap()
+    }
+
     /// Cuts all connections. New ones are accepted.
     pub(crate) fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps back what is sent by all connections there are, as a firewall does that has forgotten them.
+    /// New ones are not concerned.
+    pub(crate) fn forget(&self) {
+        let new = watch::Sender::new(false);
+        std::mem::replace(&mut *self.shared.forgotten.lock().unwrap(), new).send_replace(true);
     }
 
     pub(crate) fn turns(&self) -> usize {
@@ -86,17 +104,22 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut server) = TcpStream::connect(address).await else { return };
     let mut cut = shared.cut.subscribe();
+    let forgotten = shared.forgotten.lock().unwrap().subscribe();
     let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
     let mut server_spoke = true;
     // How many bytes of the answer there may still be.
     let mut left = None;
-    let take = |from: fn(Mode) -> bool| {
+    // What is to be done with a request, and from then on with the next one.
+    let take = || {
         let mut mode = shared.mode.lock().unwrap();
-        let found = *mode;
-        if from(found) {
-            *mode = Mode::Pass;
-        }
-        found
+        let (now, next) = match *mode {
+            Mode::CutLaterAnswer(0) => (Mode::CutAnswer(0), Mode::Pass),
+            Mode::CutLaterAnswer(after) => (Mode::Pass, Mode::CutLaterAnswer(after - 1)),
+            Mode::CutAnswer(_) | Mode::CutRequest => (*mode, Mode::Pass),
+            Mode::Pass | Mode::Swallow | Mode::SwallowPings => (*mode, *mode),
+        };
+        *mode = next;
+        now
     };
     loop {
         tokio::select! {
@@ -106,11 +129,18 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
                 if std::mem::take(&mut server_spoke) && !is_ping {
                     shared.turns.fetch_add(1, Ordering::SeqCst);
                 }
-                match take(|mode| matches!(mode, Mode::CutAnswer(_) | Mode::CutRequest)) {
+                let mode = *shared.mode.lock().unwrap();
+                let swallowed = *forgotten.borrow()
+                    || mode == Mode::Swallow
+                    || is_ping && mode == Mode::SwallowPings;
+                if swallowed {
+                    continue;
+                }
+                // Nobody waits for a ping, so that breaking one would show nothing.
+                match if is_ping { Mode::Pass } else { take() } {
                     Mode::CutRequest => break,
-                    Mode::Swallow => continue,
                     Mode::CutAnswer(bytes) => left = Some(bytes),
-                    Mode::Pass => {}
+                    _ => {}
                 }
                 if server.write_all(&from_client[..count]).await.is_err() {
                     break;

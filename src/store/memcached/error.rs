@@ -65,6 +65,11 @@ pub enum MemcachedError {
     /// The server asks for a password, of which this client has none.
     #[error("the memcached server asks for a password")]
     Unauthenticated,
+    /// A write was sent again after the connection broke, and what came of the first time is not known.
+    #[error(
+        "the connection to the memcached server failed, and the write may have been done or not"
+    )]
+    Unknown,
     /// The entry is larger than [`with_max_value_size`](super::MemcachedCache::with_max_value_size).
     #[error("the entry is larger than {limit} bytes")]
     ValueTooLarge {
@@ -88,7 +93,7 @@ impl From<MemcachedError> for StoreError {
             MemcachedError::Io(source) if source.kind() == io::ErrorKind::TimedOut => {
                 Self::TimedOut(error.into())
             }
-            MemcachedError::Io(_) => Self::Unreachable(error.into()),
+            MemcachedError::Io(_) | MemcachedError::Unknown => Self::Unreachable(error.into()),
             MemcachedError::NoConnection | MemcachedError::TooManyConnections => {
                 Self::Busy(error.into())
             }

@@ -221,23 +221,30 @@ impl MemcachedCache {
         self
     }
 
-    async fn run(
+    async fn run(&self, request: Request<'_>) -> Result<Answer, StoreError> {
+        self.run_with(request, None).await.map(|(answer, _)| answer)
+    }
+
+    /// Says also whether the request was sent before by a connection that broke, so that what it met may
+    /// be its own work.
+    async fn run_with(
         &self,
         request: Request<'_>,
         revision: Option<&Revision>,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<(Answer, bool), StoreError> {
         if request.value().is_some_and(|value| value.len() > self.max_value_size) {
             return Err(MemcachedError::ValueTooLarge { limit: self.max_value_size }.into());
         }
         let server = &self.servers[self.distribution.server(&self.nodes, request.key())];
         let mut tries = Tries::default();
+        let mut repeated = false;
         loop {
             let mut lease = server.connection(self.timeout, self.connect_timeout).await?;
             let run = lease.connection.run(request, revision, self.max_value_size);
             let error = match timeout(self.timeout, run).await {
                 Ok(Ok(answer)) => {
                     lease.keep();
-                    return Ok(answer);
+                    return Ok((answer, repeated));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => MemcachedError::TimedOut,
@@ -252,7 +259,20 @@ impl MemcachedCache {
             if !tries.again(failure).await {
                 return Err(error.into());
             }
+            repeated = true;
         }
+    }
+
+    /// What came of a write that found another entry than it was for: done, if it is its own.
+    async fn changed(
+        &self,
+        key: &str,
+        value: &[u8],
+        repeated: bool,
+    ) -> Result<Written, StoreError> {
+        let found = if repeated { self.get(key).await? } else { None };
+        let own = found.filter(|entry| entry.value == value);
+        Ok(own.map_or(Written::Changed, |entry| Written::Done(entry.revision)))
     }
 }
 
@@ -283,7 +303,7 @@ impl Cache for MemcachedCache {
         if check_memcached_key(key).is_err() {
             return Ok(None);
         }
-        match self.run(Request::Get { key }, None).await? {
+        match self.run(Request::Get { key }).await? {
             Answer::Found(entry) => Ok(Some(entry)),
             _ => Ok(None),
         }
@@ -293,7 +313,7 @@ impl Cache for MemcachedCache {
         if check_memcached_key(key).is_err() {
             return Ok(false);
         }
-        Ok(!matches!(self.run(Request::HasKey { key }, None).await?, Answer::Missing))
+        Ok(!matches!(self.run(Request::HasKey { key }).await?, Answer::Missing))
     }
 
     async fn add(
@@ -304,7 +324,10 @@ impl Cache for MemcachedCache {
     ) -> Result<Written, StoreError> {
         check_memcached_key(key).map_err(MemcachedError::InvalidKey)?;
         let request = Request::Add { key, value, exptime: exptime(timeout) };
-        Ok(self.run(request, None).await?.into())
+        match self.run_with(request, None).await? {
+            (Answer::Changed, repeated) => self.changed(key, value, repeated).await,
+            (answer, _) => Ok(answer.into()),
+        }
     }
 
     async fn replace(
@@ -318,7 +341,10 @@ impl Cache for MemcachedCache {
             return Ok(Written::Missing);
         }
         let request = Request::Replace { key, value, exptime: exptime(timeout) };
-        Ok(self.run(request, revision).await?.into())
+        match self.run_with(request, revision).await? {
+            (Answer::Changed, repeated) => self.changed(key, value, repeated).await,
+            (answer, _) => Ok(answer.into()),
+        }
     }
 
     async fn touch(&self, key: &str, timeout: SignedDuration) -> Result<bool, StoreError> {
@@ -326,14 +352,18 @@ impl Cache for MemcachedCache {
             return Ok(false);
         }
         let request = Request::Touch { key, exptime: exptime(timeout) };
-        Ok(!matches!(self.run(request, None).await?, Answer::Missing))
+        Ok(!matches!(self.run(request).await?, Answer::Missing))
     }
 
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError> {
         if check_memcached_key(key).is_err() {
             return Ok(Written::Missing);
         }
-        Ok(self.run(Request::Delete { key }, revision).await?.into())
+        match self.run_with(Request::Delete { key }, revision).await? {
+            // By us or by somebody else, which is not the same to whoever asks for a revision.
+            (Answer::Missing, true) if revision.is_some() => Err(MemcachedError::Unknown.into()),
+            (answer, _) => Ok(answer.into()),
+        }
     }
 }
 

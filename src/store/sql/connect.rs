@@ -1,6 +1,5 @@
 //! From an address to a pool of connections.
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
 use std::time::Duration;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -83,9 +82,13 @@ impl SqlPool {
 fn pool<DB: Database>(url: &StoreUrl) -> Result<PoolOptions<DB>, ConnectError> {
     let connections = url.number("max_connections", "a whole number, from 1 on")?;
     Ok(PoolOptions::new()
-        .acquire_timeout(url.seconds("acquire_timeout")?.unwrap_or(TIMEOUT))
+        .acquire_timeout(acquire_timeout(url)?)
         .max_connections(connections.unwrap_or(MAX_CONNECTIONS).max(1))
         .test_before_acquire(false))
+}
+
+fn acquire_timeout(url: &StoreUrl) -> Result<Duration, ConnectError> {
+    Ok(url.seconds("acquire_timeout")?.unwrap_or(TIMEOUT))
 }
 
 /// A pool that asks a connection whether it is alive only after a rest, and so not once per
@@ -93,10 +96,13 @@ fn pool<DB: Database>(url: &StoreUrl) -> Result<PoolOptions<DB>, ConnectError> {
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn server_pool<DB: Database>(url: &StoreUrl) -> Result<PoolOptions<DB>, ConnectError> {
     const TRUSTED_FOR: Duration = Duration::from_secs(1);
-    Ok(pool(url)?.before_acquire(|connection: &mut DB::Connection, rest| {
+    // So that there is time for a new one in place of one that a firewall has forgotten.
+    let limit = acquire_timeout(url)? / 2;
+    Ok(pool(url)?.before_acquire(move |connection: &mut DB::Connection, rest| {
         Box::pin(async move {
             if rest.idle_for > TRUSTED_FOR {
-                connection.ping().await?;
+                let alive = tokio::time::timeout(limit, connection.ping()).await;
+                alive.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
             }
             Ok(true)
         })

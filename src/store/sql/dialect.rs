@@ -62,6 +62,11 @@ impl Dialect {
         };
         Statements {
             exists: format!("SELECT 1 FROM {table} WHERE session_key = {first}").into(),
+            holds: format!(
+                "SELECT 1 FROM {table} WHERE session_key = {first} AND {}",
+                is_data(second),
+            )
+            .into(),
             create: format!(
                 "INSERT INTO {table} (session_key, session_data, expire_date) \
                  VALUES ({first}, {second}, {}){or_nothing}",
@@ -188,6 +193,8 @@ impl Dialect {
 pub(super) struct Statements {
     /// Key.
     pub(super) exists: Arc<str>,
+    /// Key, data.
+    pub(super) holds: Arc<str>,
     /// Key, data, expire date.
     pub(super) create: Arc<str>,
     /// Key, now.

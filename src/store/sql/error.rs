@@ -36,6 +36,8 @@ enum Kind {
     NotConnected(sqlx::Error),
     /// The database took longer than the store waits.
     TimedOut,
+    /// A write was sent twice, and what came of the first is not known.
+    Unknown,
 }
 
 impl SqlError {
@@ -45,6 +47,19 @@ impl SqlError {
 
     pub(in crate::store) fn timed_out() -> Self {
         Self(Kind::TimedOut)
+    }
+
+    pub(in crate::store) fn unknown() -> Self {
+        Self(Kind::Unknown)
+    }
+
+    /// The same of a write that a connection was lost with before, so that it cannot be said that
+    /// nothing was changed.
+    pub(in crate::store) fn after_broken(self) -> Self {
+        match self.class() {
+            Class::Busy | Class::RolledBack => Self::unknown(),
+            Class::Gone | Class::Refused | Class::TimedOut => self,
+        }
     }
 
     /// What came of waiting for a connection; `full` if there are as many as there may be.
@@ -75,7 +90,23 @@ impl SqlError {
     pub fn as_sqlx(&self) -> Option<&sqlx::Error> {
         match &self.0 {
             Kind::NotConnected(error) | Kind::Sqlx(error) => Some(error),
-            Kind::Column(_) | Kind::TimedOut => None,
+            Kind::Column(_) | Kind::TimedOut | Kind::Unknown => None,
+        }
+    }
+
+    fn class(&self) -> Class {
+        match &self.0 {
+            Kind::NotConnected(_) | Kind::Unknown => Class::Gone,
+            Kind::TimedOut => Class::TimedOut,
+            Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::Busy,
+            Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Class::TimedOut
+            }
+            Kind::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed) => {
+                Class::Gone
+            }
+            Kind::Sqlx(sqlx::Error::Database(error)) => class_of(&**error),
+            Kind::Column(_) | Kind::Sqlx(_) => Class::Refused,
         }
     }
 }
@@ -88,19 +119,7 @@ impl From<sqlx::Error> for SqlError {
 
 impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
-        let class = match &error.0 {
-            Kind::NotConnected(_) => Class::Gone,
-            Kind::TimedOut => Class::TimedOut,
-            Kind::Sqlx(sqlx::Error::PoolTimedOut) => Class::Busy,
-            Kind::Sqlx(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                Class::TimedOut
-            }
-            Kind::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed) => {
-                Class::Gone
-            }
-            Kind::Sqlx(sqlx::Error::Database(error)) => class_of(&**error),
-            Kind::Column(_) | Kind::Sqlx(_) => Class::Refused,
-        };
+        let class = error.class();
         let error = Box::new(error);
         match class {
             Class::Busy | Class::RolledBack => Self::Busy(error),
@@ -117,6 +136,9 @@ impl fmt::Display for SqlError {
             Kind::Column(column) => write!(f, "a row has an unreadable {column}"),
             Kind::NotConnected(_) => f.write_str("the database cannot be connected to"),
             Kind::TimedOut => f.write_str("the database took too long"),
+            Kind::Unknown => {
+                f.write_str("the connection failed, and the write may have been done or not")
+            }
             Kind::Sqlx(sqlx::Error::Database(error)) => {
                 f.write_str("the database reports ")?;
                 match (error.code(), harmless_message(&**error)) {

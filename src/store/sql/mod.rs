@@ -9,6 +9,7 @@
 mod connect;
 mod dialect;
 mod error;
+mod lease;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -24,11 +25,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use self::dialect::Statements;
 pub(super) use self::dialect::{Dialect, Zone};
 pub use self::error::SqlError;
+pub(super) use self::lease::Lease;
 use crate::codec::SessionCodec;
 use crate::session::{
     DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
 };
-use crate::store::retry::Tries;
+use crate::store::retry::{Failure, Tries};
 
 /// The table of `django.contrib.sessions.models.Session`.
 const TABLE: &str = "django_session";
@@ -40,7 +42,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// The table `django_session` in SQLite, PostgreSQL, MySQL or MariaDB.
 ///
 /// Clones share the connections. Every operation is one statement, `clear_expired` one per
-/// [batch](SqlStore::with_clear_batch).
+/// [batch](SqlStore::with_clear_batch). A second one follows where a connection broke and what was sent
+/// again found nothing to do, to see whether that is its own work.
 ///
 /// # Keys that no row can have
 ///
@@ -178,17 +181,32 @@ impl Writer {
     }
 }
 
-/// Runs a statement on whatever database it is: `execute` for the number of rows it met,
-/// `fetch_optional` for a row, of which the last argument makes something.
+/// What came of a statement that writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcome {
+    /// How many rows it met.
+    pub(super) rows: u64,
+    /// Whether it was sent before by a connection that broke, so that what it met may be its own work.
+    pub(super) repeated: bool,
+}
+
+/// Runs a statement on whatever database it is: `execute` for its [`Outcome`], `insert` too, where a key
+/// that is taken is no row, `fetch_optional` for a row, of which the last argument makes something.
 macro_rules! run {
-    ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {
-        {
-            let _turn = $store.writer.turn().await;
-            run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()))
-        }
-    };
+    ($store:expr, $statement:ident [$($parameter:expr),+] execute) => {{
+        let _turn = $store.writer.turn().await;
+        let (done, repeated) =
+            run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()));
+        Outcome::new(done, repeated)
+    }};
+    ($store:expr, $statement:ident [$($parameter:expr),+] insert) => {{
+        let _turn = $store.writer.turn().await;
+        let (done, repeated) =
+            run!(@ $store, $statement [$($parameter),+] execute, |done| Ok(done.rows_affected()));
+        Outcome::new(done.or_else(taken_is_no_row), repeated)
+    }};
     ($store:expr, $statement:ident [$($parameter:expr),+] fetch_optional, $read:expr) => {
-        run!(@ $store, $statement [$($parameter),+] fetch_optional, $read)
+        run!(@ $store, $statement [$($parameter),+] fetch_optional, $read).0
     };
     (@ $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {
         match &$store.pool {
@@ -202,42 +220,38 @@ macro_rules! run {
     };
     (@ $pool:ident, $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {{
         let mut tries = Tries::default();
+        let mut repeated = false;
         loop {
             let query = || {
                 sqlx::query(AssertSqlSafe(Arc::clone(&$store.statements.$statement)))
                     .persistent($store.persistent)
                     $(.bind($parameter))+
             };
+            let mut sent = false;
             let attempt = async {
-                if !$store.persistent {
+                let mut lease = Lease::take($pool, $store.timeout).await?;
+                sent = true;
+                let answer = async {
+                    if $store.persistent {
+                        return Ok::<_, SqlError>(query().$how(lease.connection()).await?);
+                    }
                     // Preparing and executing are two steps, and a pooler in transaction mode may send
                     // them to two servers.
-                    let transaction = async {
-                        let mut transaction = $pool.begin().await?;
-                        let done = query().$how(&mut *transaction).await?;
-                        transaction.commit().await?;
-                        Ok(done)
-                    };
-                    let done = tokio::time::timeout($store.timeout, transaction).await;
-                    return done.unwrap_or_else(|_| Err(SqlError::timed_out()));
-                }
-                let mut connection = $pool.acquire().await.map_err(|error| {
-                    let most = $pool.options().get_max_connections();
-                    SqlError::not_acquired(error, $pool.size() >= most)
-                })?;
-                let query = query().$how(&mut *connection);
-                match tokio::time::timeout($store.timeout, query).await {
-                    Ok(done) => Ok(done?),
-                    Err(_) => {
-                        // It may answer after all, and somebody else would take it for theirs.
-                        connection.close_on_drop();
-                        Err(SqlError::timed_out())
-                    }
-                }
+                    let mut transaction = sqlx::Connection::begin(lease.connection()).await?;
+                    let done = query().$how(&mut *transaction).await?;
+                    transaction.commit().await?;
+                    Ok(done)
+                };
+                let answer = tokio::time::timeout($store.timeout, answer).await;
+                let answer = answer.map_err(|_| SqlError::timed_out())?;
+                lease.answered();
+                answer
             };
             match attempt.await.and_then($read) {
-                Err(error) if tries.again(error.failure()).await => {}
-                done => break done,
+                Err(error) if tries.again(error.failure()).await => {
+                    repeated = repeated || sent && error.failure() == Failure::Broken;
+                }
+                done => break (done, repeated),
             }
         }
     }};
@@ -245,6 +259,24 @@ macro_rules! run {
 
 #[cfg(feature = "cache")]
 pub(super) use run;
+
+impl Outcome {
+    pub(super) fn new(done: Result<u64, SqlError>, repeated: bool) -> Result<Self, SqlError> {
+        match done {
+            Ok(rows) => Ok(Self { rows, repeated }),
+            Err(error) if repeated => Err(error.after_broken()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(super) fn taken_is_no_row(error: SqlError) -> Result<u64, SqlError> {
+    let database_error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
+    if database_error.is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
+        return Ok(0);
+    }
+    Err(error)
+}
 
 impl SqlStore {
     /// A store on connections of yours, for sessions that this codec signs.
@@ -369,7 +401,9 @@ impl SqlStore {
         macro_rules! held {
             ($pool:ident, $begin:literal) => {
                 async {
-                    let mut transaction = $pool.begin_with($begin).await?;
+                    let mut lease = Lease::take($pool, self.timeout).await?;
+                    let connection = lease.connection();
+                    let mut transaction = sqlx::Connection::begin_with(connection, $begin).await?;
                     let query = sqlx::query(statement).persistent(self.persistent);
                     let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
                     let found = match row {
@@ -381,6 +415,7 @@ impl SqlStore {
                     };
                     // There is nothing to be committed, and the caller need not wait for the end.
                     drop(transaction);
+                    lease.answered();
                     Ok::<_, SqlError>(found)
                 }
             };
@@ -403,6 +438,12 @@ impl SqlStore {
             Err(_) => Err(SqlError::timed_out()),
         };
         found.or_else(|error| no_such_key(error, session_key.as_str()).map(Ok))?
+    }
+
+    /// Whether a write whose answer was lost has been carried out: what is stored is signed with the
+    /// time, so that it is nobody else's.
+    async fn holds(&self, key: &str, session_data: &str) -> Result<bool, SqlError> {
+        run!(self, holds[key, session_data] fetch_optional, |row| Ok(row.is_some()))
     }
 
     /// Whether it is certain without asking that no row has this key.
@@ -435,11 +476,14 @@ impl SessionStore for SqlStore {
     async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let (session_data, expire_date) = self.encode(record)?;
         let key = record.session_key.as_str();
-        match run!(self, create[key, &*session_data, &*expire_date] execute) {
-            Ok(0) => Err(StoreError::Create),
-            Ok(_) => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
-            Err(error) if is_unique_violation(&error) => Err(StoreError::Create),
-            Err(error) => Err(error.into()),
+        let Outcome { rows, repeated } =
+            run!(self, create[key, &*session_data, &*expire_date] insert)?;
+        match rows {
+            0 if repeated && self.holds(key, &session_data).await? => {
+                Ok(Saved::as_revision(Revision::new(session_data.into_bytes())))
+            }
+            0 => Err(StoreError::Create),
+            _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
     }
 
@@ -475,7 +519,13 @@ impl SessionStore for SqlStore {
             }
         };
         // MySQL counts the rows it found, not those it changed: sqlx asks it to.
-        match saved.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
+        let Outcome { rows, repeated } =
+            saved.or_else(|error| no_such_key(error, record.session_key.as_str()))?;
+        let is_own = repeated && record.revision.is_some();
+        match rows {
+            0 if is_own && self.holds(key, data).await? => {
+                Ok(Saved::as_revision(Revision::new(session_data.into_bytes())))
+            }
             0 => Err(gone),
             _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
@@ -487,7 +537,7 @@ impl SessionStore for SqlStore {
         }
         let expire_date = self.encode_time(record.expire_date)?;
         let touched = run!(self, touch[&*expire_date, record.session_key.as_str()] execute);
-        match touched.or_else(|error| no_such_key(error, record.session_key.as_str()))? {
+        match touched.or_else(|error| no_such_key(error, record.session_key.as_str()))?.rows {
             0 => Err(StoreError::Update),
             _ => Ok(Saved { revision: record.revision.clone(), ..Saved::default() }),
         }
@@ -512,7 +562,11 @@ impl SessionStore for SqlStore {
             return Err(StoreError::Conflict);
         }
         let deleted = run!(self, delete_revision[session_key.as_str(), data] execute);
-        match deleted.or_else(|error| no_such_key(error, session_key.as_str()))? {
+        let Outcome { rows, repeated } =
+            deleted.or_else(|error| no_such_key(error, session_key.as_str()))?;
+        match rows {
+            // Deleted by us or by somebody else, which is not the same to whoever asks for a revision.
+            0 if repeated && !self.exists(session_key).await? => Err(SqlError::unknown().into()),
             0 => Err(StoreError::Conflict),
             _ => Ok(()),
         }
@@ -524,7 +578,8 @@ impl SessionStore for SqlStore {
         let mut cleared = 0;
         loop {
             let batch_cleared = run!(self, clear_expired[&*now, i64::from(batch)] execute)
-                .map_err(StoreError::from)?;
+                .map_err(StoreError::from)?
+                .rows;
             cleared += batch_cleared;
             if batch_cleared < u64::from(batch) {
                 return Ok(cleared);
@@ -578,11 +633,6 @@ impl StoredRow for sqlx::sqlite::SqliteRow {
         let text: &str = self.try_get_unchecked(1)?;
         dialect::decode_text(zone, text).ok_or(SqlError::unreadable(column))
     }
-}
-
-pub(super) fn is_unique_violation(error: &SqlError) -> bool {
-    let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
-    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// What a lookup finds (nothing) if the database failed only because its encoding lacks a character
