@@ -4,6 +4,8 @@
 //! writer between its two steps.
 
 mod beside_django;
+mod faults;
+mod site;
 
 use std::sync::Arc;
 use std::time::Duration;
