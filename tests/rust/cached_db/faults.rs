@@ -121,7 +121,8 @@ impl Bench {
     /// A store whose way leads through the proxies.
     async fn store(&self) -> CachedDbStore {
         let url = with_port(&self.site.place.url, self.to_table.port());
-        let url = format!("{url}?acquire_timeout=1&timeout=0.25&max_connections=3");
+        // One connection, so that each step has the same requests each time.
+        let url = format!("{url}?acquire_timeout=1&timeout=0.25&max_connections=1");
         let db = SqlStore::connect(&url, &settings()).await.unwrap();
         let address = with_port(&self.site.location, self.to_cache.port());
         let cache = RedisCache::new(&address.parse::<RedisAddress>().unwrap()).unwrap();
@@ -239,11 +240,11 @@ enum Side {
     Table,
 }
 
-fn port_of(url: &str) -> u16 {
+pub(super) fn port_of(url: &str) -> u16 {
     url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
 }
 
-fn with_port(url: &str, port: u16) -> String {
+pub(super) fn with_port(url: &str, port: u16) -> String {
     let (head, rest) = url.rsplit_once(':').unwrap();
     format!("{head}:{port}/{}", rest.split_once('/').unwrap().1)
 }

@@ -5,6 +5,7 @@
 
 mod beside_django;
 mod faults;
+mod round_trips;
 mod site;
 
 use std::sync::Arc;
@@ -23,7 +24,6 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::lost_updates;
 use crate::proxy::Mode;
-use crate::round_trips;
 use crate::stores::{Kind, Place, now, record, settings};
 
 fn keys() -> CacheKeys {
@@ -489,25 +489,29 @@ async fn a_logout_without_the_cache_fails_and_changes_nothing() {
     }
 }
 
+/// How many connections are at rest.
+fn idle(pool: &SqlPool) -> usize {
+    match pool {
+        SqlPool::MySql(pool) => pool.num_idle(),
+        SqlPool::Postgres(pool) => pool.num_idle(),
+        _ => unreachable!(),
+    }
+}
+
 /// A connection to the table is broken at the first step of holding a row. The session is read all the
 /// same, and no copy is made of what nobody holds.
 #[tokio::test]
 async fn a_connection_that_breaks_loses_no_session() {
     for kind in [Kind::Postgres, Kind::MySql] {
         let Some(place) = Place::new(kind).await else { continue };
-        let (db, proxy) = round_trips::proxied(&place).await;
-        let idle = match db.pool().clone() {
-            SqlPool::Postgres(pool) => Box::new(move || pool.num_idle()) as Box<dyn Fn() -> usize>,
-            SqlPool::MySql(pool) => Box::new(move || pool.num_idle()),
-            _ => unreachable!(),
-        };
+        let (db, proxy) = crate::round_trips::proxied(&place).await;
         let cache = MemoryCache::default();
         let store = CachedDbStore::new(db, cache.clone(), keys(), codec());
         for mode in [Mode::CutRequest, Mode::CutAnswer(0), Mode::CutAnswer(7)] {
             let created = record(now());
             store.db().create(&created).await.unwrap();
             // The pool looks after a connection that it gets back.
-            while idle() == 0 {
+            while idle(store.db().pool()) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             proxy.set(mode);
