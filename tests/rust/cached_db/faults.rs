@@ -369,10 +369,14 @@ async fn a_cache_that_fails_within_a_logout_leaves_no_copy() {
         let holder = bench.site.place.hold(&key).await;
         let session = request(&store, Some(key.clone()));
         let logout = tokio::spawn(async move { (session.flush().await, session) });
-        // It has taken the copy away, and waits for the row.
-        while bench.site.copy(key.as_str()).await.is_some() {
+        // It takes the copy away, and waits for the row.
+        for _ in 0..400 {
+            if bench.site.copy(key.as_str()).await.is_none() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        assert!(bench.site.copy(key.as_str()).await.is_none(), "{kind:?}: before the row");
         bench.to_cache.set(Mode::Swallow);
         drop(holder);
         let (outcome, session) = logout.await.unwrap();
