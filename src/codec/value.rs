@@ -427,7 +427,7 @@ impl SessionData {
     /// [`PickleError`]; see [`Graph::to_pickle`].
     pub fn to_pickle(&self, protocol: u8) -> Result<Vec<u8>, PickleError> {
         match &self.0 {
-            Content::Json(data) => data.to_python(protocol).to_pickle(),
+            Content::Json(data) => data.to_pickle(protocol),
             Content::Python(data) => data.to_pickle(),
         }
     }
@@ -455,6 +455,12 @@ impl JsonData {
             Raw::Source(range) => &self.source[range.clone()],
             Raw::Owned(text) => text,
         }
+    }
+
+    fn to_pickle(&self, protocol: u8) -> Result<Vec<u8>, PickleError> {
+        let protocol = protocol.clamp(2, super::pickle::HIGHEST_PROTOCOL);
+        let entries = self.entries.iter().map(|(name, raw)| (&**name, self.text(raw)));
+        super::pickle::from_json(entries, self.source.len() + 64, protocol)
     }
 
     fn to_python(&self, protocol: u8) -> PythonData {

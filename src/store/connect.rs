@@ -110,7 +110,12 @@ async fn table(
         return Err(ConnectError::no_driver("redis"));
     }
     if let Some(replica_url) = url.text("replica_url") {
-        let mut replica = SqlStore::connect_to(&replica_url.parse()?, settings).await?;
+        let replica_url: StoreUrl = replica_url.parse()?;
+        if !matches!(replica_url.scheme(), "postgres" | "postgresql") {
+            let expected = "the address of a PostgreSQL server";
+            return Err(UrlError::InvalidOption { name: "replica_url", expected }.into());
+        }
+        let mut replica = SqlStore::connect_to(&replica_url, settings).await?;
         if let Some(table) = url.text("table") {
             replica = replica.with_table(table);
         }
@@ -159,6 +164,10 @@ async fn cache(
         scheme if scheme.starts_with("redis") => {
             let layout = layout(url)?;
             (redis(url).await?, layout)
+        }
+        _ if !url.is_cache() => {
+            let expected = "the address of a Redis or memcached server";
+            return Err(UrlError::InvalidOption { name: "cache_url", expected }.into());
         }
         scheme => return Err(ConnectError::no_driver(scheme)),
     };

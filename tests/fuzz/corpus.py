@@ -3,7 +3,8 @@
 corpus/TARGET.jsonl.zst holds one input per line, in base64. ``unpack`` makes of it the folder
 that cargo-fuzz works in, ``seed`` adds what is recorded in tests/fixtures/vectors, and ``pack``
 saves the folder, best after ``cargo fuzz cmin --fuzz-dir tests/fuzz TARGET``. ``make fuzz``
-unpacks and runs every target; ordinary tests replay what is saved (tests/rust/fuzz.rs).
+unpacks and runs every target; ordinary tests run what is saved, and changes of it
+(tests/rust/fuzz.rs).
 """
 
 from __future__ import annotations

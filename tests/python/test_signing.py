@@ -202,8 +202,8 @@ def test_reset_tokens_are_django_s():
 @pytest.mark.vectors
 def test_session_auth_hashes_are_django_s():
     checked = 0
-    hashes = [record for record in records("auth_hash") if "/get_user/" not in record["id"]]
-    for record in each(hashes):
+    hashes = [record for record in records("auth_hash") if "password_field" in record]
+    for record in each(record for record in hashes if "/get_user/" not in record["id"]):
         key, password = secret(record["secret_key"]), record["password_field"]
         names = {"hash": record.get("algorithm"), "hash_sha1": "sha1", "hash_sha256": "sha256"}
         for name, algorithm in names.items():
@@ -225,6 +225,37 @@ def test_session_auth_hashes_are_django_s():
                 assert (found.fallback, found.needs_upgrade) == (index, True)
             checked += 1
     assert checked == 5 * 20 + 2 * 20
+
+
+@pytest.mark.vectors
+def test_the_hash_in_a_session_is_that_of_the_user():
+    recorded = records("auth_hash")
+    known = {
+        (
+            record["django_version"],
+            signing.session_auth_hash(password, key=key, algorithm=algorithm),
+        )
+        for record in recorded
+        if (password := record.get("password_field")) and "/get_user/" not in record["id"]
+        for key in [secret(record["secret_key"])]
+        for algorithm in ["sha1", "sha256"]
+    }
+    checked = 0
+    for record in each(record for record in recorded if "/flow/" in record["id"]):
+        case = record["id"].rsplit("/", 1)[1]
+        for side in ["before", "after"]:
+            stored = record[side]["data"].get("_auth_user_hash")
+            if stored is None:
+                continue
+            # One that is of no user, and one of a password that is not recorded.
+            other = [
+                ("login_same_user_stale_hash", "before"),
+                ("update_session_auth_hash", "after"),
+            ]
+            is_known = (record["django_version"], stored) in known
+            assert is_known is ((case, side) not in other), record["id"]
+            checked += 1
+    assert checked == 72
 
 
 @pytest.mark.vectors

@@ -115,6 +115,14 @@ async fn what_is_wrong_with_an_address_is_said() {
             "the option `cache_url` of the address",
         ),
         ("sqlite::memory:?cache_url=hunter2", "the address must begin with a scheme"),
+        (
+            "sqlite::memory:?cache_url=memory%3A",
+            "the option `cache_url` of the address must be the address of a Redis or memcached server",
+        ),
+        (
+            "sqlite::memory:?cache_url=sqlite%3Ahunter2",
+            "the option `cache_url` of the address must be the address of a Redis or memcached server",
+        ),
     ] {
         let error = connect(url, &settings()).await.unwrap_err();
         let text = error.to_string();

@@ -551,8 +551,7 @@ async fn django_with_pymemcache_sees_the_same() {
 
 #[tokio::test]
 async fn django_with_pylibmc_sees_the_same() {
-    if !peer::has_module("pylibmc") {
-        eprintln!("NOT TESTED against pylibmc, which is not installed beside Django");
+    if !peer::has_pylibmc() {
         return;
     }
     interleave_with("PyLibMCCache", 1, MemcachedDistribution::Modula).await;
@@ -616,8 +615,7 @@ async fn keys_are_where_pymemcache_puts_them() {
 
 #[tokio::test]
 async fn keys_are_where_pylibmc_puts_them() {
-    if !peer::has_module("pylibmc") {
-        eprintln!("NOT TESTED against pylibmc, which is not installed beside Django");
+    if !peer::has_pylibmc() {
         return;
     }
     check_distribution("PyLibMCCache", MemcachedDistribution::Modula).await;

@@ -19,6 +19,20 @@ pub(crate) fn has_module(name: &str) -> bool {
     import.status().is_ok_and(|status| status.success())
 }
 
+/// Whether there is pylibmc, which comes as a wheel for some versions of Python only. For those it has to
+/// be there in CI.
+pub(crate) fn has_pylibmc() -> bool {
+    let found = has_module("pylibmc");
+    if !found {
+        let message = "NOT TESTED against pylibmc, which is not installed beside Django";
+        // Which is there up to the last version with a wheel.
+        let is_expected = cfg!(target_os = "linux") && has_module("asynchat");
+        assert!(!is_expected || std::env::var_os("CI").is_none(), "{message}");
+        eprintln!("{message}");
+    }
+    found
+}
+
 fn random_text(random: &mut Random) -> String {
     let length = [0, 1, 5, 40, 2000][random.below(5)];
     let letters = ['a', 'Z', ' ', '"', '\\', '\r', '\n', '\0', 'é', '世', '\u{1F600}', '%'];

@@ -601,7 +601,8 @@ fn settings_of(record: &Value) -> SessionSettings {
 fn logins_are_checked_against_the_password_as_django_checks_them() {
     let records = vectors::read("auth_hash");
     let mut tally = Tally::new("auth_hash");
-    let records = records.iter().filter(|record| !text(record, "id").contains("/get_user/"));
+    let is_hash = |id: &str| !id.contains("/get_user/") && !id.contains("/flow/");
+    let records = records.iter().filter(|record| is_hash(text(record, "id")));
     let mut hashes = 0;
     for record in records {
         let id = text(record, "id");
@@ -647,6 +648,48 @@ fn logins_are_checked_against_the_password_as_django_checks_them() {
         tally.passed(record);
     }
     assert_eq!(hashes, 5 * 20 + 3 * 20);
+}
+
+/// The hashes that `login`, `logout` and `update_session_auth_hash` found and left in sessions: the user's
+/// own, of the passwords and keys that are recorded beside them.
+#[test]
+fn the_hash_in_a_session_is_that_of_the_user() {
+    let records = vectors::read("auth_hash");
+    let mut tally = Tally::new("auth_hash");
+    let mut hashes: HashMap<&str, BTreeSet<String>> = HashMap::new();
+    let is_hash = |record: &&Value| {
+        record["password_field"].is_string() && !text(record, "id").contains("/get_user/")
+    };
+    for record in records.iter().filter(is_hash) {
+        let release = hashes.entry(text(record, "django_version")).or_default();
+        let settings = settings_of(record);
+        for algorithm in [Algorithm::Sha1, Algorithm::Sha256] {
+            let key = settings.secret_key.as_ref().unwrap();
+            release.insert(session_auth_hash_with(algorithm, key, text(record, "password_field")));
+        }
+    }
+    let (mut flows, mut checked) = (0, 0);
+    for record in records.iter().filter(|record| text(record, "id").contains("/flow/")) {
+        let id = text(record, "id");
+        let known = &hashes[text(record, "django_version")];
+        for side in ["before", "after"] {
+            let Some(hash) = record[side]["data"][HASH_KEY].as_str() else {
+                assert!(id.contains("logout") || side == "before", "{id}");
+                continue;
+            };
+            // One that is of no user, and one of a password that is not recorded.
+            let is_other = match (id.rsplit('/').next(), side) {
+                (Some("login_same_user_stale_hash"), "before") => hash.trim_matches('0').is_empty(),
+                (Some("update_session_auth_hash"), "after") => true,
+                _ => false,
+            };
+            assert_eq!(known.contains(hash), !is_other, "{id} {side}");
+            checked += 1;
+        }
+        tally.passed(record);
+        flows += 1;
+    }
+    assert_eq!((flows, checked), (48, 72));
 }
 
 /// What `get_user` made of the hash in a session, release by release.

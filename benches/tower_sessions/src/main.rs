@@ -1,5 +1,6 @@
 //! Each step of a store here beside the same step of tower-sessions' own store, on the same server, in
-//! turns; medians in microseconds. `TEST_POSTGRES_URL` and `TEST_REDIS_URL` say where.
+//! turns; medians in microseconds. `TEST_POSTGRES_URL`, `TEST_MYSQL_URL` and `TEST_REDIS_URL` say where;
+//! SQLite is a file of its own for each.
 //!
 //! What is stored is a cart of 14 things. Ours is signed, compressed, and merged if somebody else was
 //! first; theirs is MessagePack, and the last one wins.
@@ -11,19 +12,40 @@ use std::time::{Duration, Instant};
 
 use django_session::codec::cache::{CacheBackend, CacheCodec, CacheEngine, CacheKeys};
 use django_session::session::SessionRecord;
-use django_session::store::{CacheStore, RedisCache, SqlStore, sqlx as our_sqlx};
+use django_session::store::{CacheStore, RedisCache, SqlPool, SqlStore, sqlx as our_sqlx};
 use django_session::{DateTime, SecretKey, SessionData, SessionKey, SessionSettings, SessionStore};
 use fred::prelude::{Builder, ClientLike, Config, Pool};
 use serde_json::{Value, json};
 use tower_sessions_core::SessionStore as TheirStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_redis_store::RedisStore;
-use tower_sessions_sqlx_store::PostgresStore;
+use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
 
 const ROUNDS: usize = 2000;
 const STEPS: [&str; 4] = ["create", "load", "save", "delete"];
-const DDL: &str = "CREATE TABLE IF NOT EXISTS django_session (session_key varchar(40) NOT NULL PRIMARY \
-                   KEY, session_data text NOT NULL, expire_date timestamp with time zone NOT NULL)";
+
+/// Django's table, whose columns are of other types in each database.
+async fn create_table(store: &SqlStore) -> Result<(), our_sqlx::Error> {
+    let ddl = |text: &str, time: &str| {
+        our_sqlx::AssertSqlSafe(format!(
+            "CREATE TABLE IF NOT EXISTS django_session (session_key varchar(40) NOT NULL PRIMARY KEY, \
+             session_data {text} NOT NULL, expire_date {time} NOT NULL)"
+        ))
+    };
+    match store.pool() {
+        SqlPool::MySql(pool) => {
+            our_sqlx::raw_sql(ddl("longtext", "datetime(6)")).execute(pool).await?;
+        }
+        SqlPool::Postgres(pool) => {
+            our_sqlx::raw_sql(ddl("text", "timestamp with time zone")).execute(pool).await?;
+        }
+        SqlPool::Sqlite(pool) => {
+            our_sqlx::raw_sql(ddl("text", "datetime")).execute(pool).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
 
 fn cart() -> Value {
     let things: Vec<_> = (0..14)
@@ -144,15 +166,26 @@ async fn compare<S: TheirStore>(
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = SessionSettings::default().with_secret_key(SecretKey::new("a secret key")?);
+    let directory = tempfile::tempdir()?;
+    let file = |name: &str| format!("sqlite:{}?mode=rwc", directory.path().join(name).display());
+    let theirs = SqliteStore::new(sqlx::SqlitePool::connect(&file("theirs")).await?);
+    theirs.migrate().await?;
+    let ours = SqlStore::connect(&file("ours"), &settings).await?;
+    create_table(&ours).await?;
+    compare("SQLite", Ours::new(ours)?, Theirs::new(theirs)?).await?;
     if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
-        let pool = sqlx::PgPool::connect(&url).await?;
-        let theirs = PostgresStore::new(pool);
+        let theirs = PostgresStore::new(sqlx::PgPool::connect(&url).await?);
         theirs.migrate().await?;
         let ours = SqlStore::connect(&url, &settings).await?;
-        if let django_session::store::SqlPool::Postgres(pool) = ours.pool() {
-            our_sqlx::raw_sql(DDL).execute(pool).await?;
-        }
+        create_table(&ours).await?;
         compare("PostgreSQL", Ours::new(ours)?, Theirs::new(theirs)?).await?;
+    }
+    if let Ok(url) = std::env::var("TEST_MYSQL_URL") {
+        let theirs = MySqlStore::new(sqlx::MySqlPool::connect(&url).await?);
+        theirs.migrate().await?;
+        let ours = SqlStore::connect(&url, &settings).await?;
+        create_table(&ours).await?;
+        compare("MariaDB", Ours::new(ours)?, Theirs::new(theirs)?).await?;
     }
     if let Ok(url) = std::env::var("TEST_REDIS_URL") {
         let client: Pool = Builder::from_config(Config::from_url(&url)?).build_pool(1)?;

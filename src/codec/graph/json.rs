@@ -3,6 +3,7 @@
 //! [`Rules::Strict`] is what `json.dumps` does, and so Django's `JSONSerializer`: what has no JSON form is
 //! an error. [`Rules::Django`] is `DjangoJSONEncoder`. [`Rules::Readable`] also writes dates, decimals and the like as text, for reading only.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::value::{Dict, Items, Kind, Text, Value};
@@ -363,19 +364,26 @@ impl Graph {
 
     /// Appends the text of a literal.
     pub(crate) fn push_literal(&mut self, literal: Literal<'_>) -> NodeId {
-        if let Some(text) = literal.to_str() {
-            return self.push_str(&text);
-        }
-        let mut bytes = Vec::with_capacity(literal.body.len());
-        for unit in char::decode_utf16(literal.units()) {
-            match unit {
-                Ok(char) => bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-                Err(lone) => bytes.extend_from_slice(&surrogate(lone.unpaired_surrogate())),
-            }
-        }
-        let span = self.push_bytes(&bytes);
+        let span = self.push_bytes(&literal_bytes(literal));
         self.push(Node::Str(span))
     }
+}
+
+/// The text of a literal as UTF-8, which may hold lone surrogates.
+pub(crate) fn literal_bytes(literal: Literal<'_>) -> Cow<'_, [u8]> {
+    match literal.to_str() {
+        Some(Cow::Borrowed(text)) => return Cow::Borrowed(text.as_bytes()),
+        Some(Cow::Owned(text)) => return Cow::Owned(text.into_bytes()),
+        None => {}
+    }
+    let mut bytes = Vec::with_capacity(literal.body.len());
+    for unit in char::decode_utf16(literal.units()) {
+        match unit {
+            Ok(char) => bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+            Err(lone) => bytes.extend_from_slice(&surrogate(lone.unpaired_surrogate())),
+        }
+    }
+    Cow::Owned(bytes)
 }
 
 /// The three bytes of a surrogate.

@@ -13,7 +13,7 @@ mod json;
 mod temporal;
 mod value;
 
-pub(crate) use json::{Rules, push_escaped, push_json, push_key, surrogate};
+pub(crate) use json::{Rules, literal_bytes, push_escaped, push_json, push_key, surrogate};
 pub use temporal::{Date, DateTime, Time, TimeDelta, TimeZone};
 pub use value::{Dict, Global, Integer, Items, Kind, Object, Text, Value};
 
@@ -219,6 +219,7 @@ impl Graph {
         span
     }
 
+    #[cfg(feature = "cli")]
     pub(crate) fn push_str(&mut self, text: &str) -> NodeId {
         let span = self.push_bytes(text.as_bytes());
         self.push(Node::Str(span))

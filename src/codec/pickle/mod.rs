@@ -7,6 +7,8 @@
 //! Proved by `tests/fixtures/vectors/pickle_types`, and by Python's own `pickle` in
 //! `tests/python/test_pickle.py`.
 
+mod json;
+mod opcodes;
 mod reader;
 mod writer;
 
@@ -113,6 +115,20 @@ impl std::fmt::Display for PickleErrorKind {
             Self::Unsupported => "reference to something outside the pickle",
         })
     }
+}
+
+/// Writes a dict of names and values as a pickle of a protocol from 2 on. Both are JSON that has been
+/// checked, the names without their quotes; `length` is about how long it will be.
+///
+/// # Errors
+///
+/// `TooDeep`, as [`Graph::to_pickle`].
+pub(crate) fn from_json<'a>(
+    entries: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+    length: usize,
+    protocol: u8,
+) -> Result<Vec<u8>, PickleError> {
+    json::write(entries, length, protocol)
 }
 
 impl Graph {

@@ -4,14 +4,9 @@
 //! fetched where it occurs again. Only what does occur again is remembered, so the result is shorter than
 //! Python's own. The walk keeps its own stack.
 
+use super::opcodes::{BATCH, MAX_MARKS, Opcodes};
 use super::{PickleError, PickleErrorKind};
 use crate::codec::graph::{Graph, Maker, Node, NodeId, Span, Step};
-
-/// Items put into a container by one opcode, as Python does it, so that its reader needs no large stack.
-const BATCH: usize = 1000;
-
-/// As many as [`Limits`] allows at first.
-const MAX_MARKS: usize = 10_000;
 
 type Pairs<'a> = Option<&'a [(NodeId, NodeId)]>;
 
@@ -26,13 +21,11 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
         graph,
         root,
         pairs,
-        out: vec![0x80, protocol],
-        protocol,
+        to: Opcodes::new(protocol, 0),
         shared,
         again,
         unfinished: vec![false; graph.len()],
         memo: vec![u32::MAX; graph.len()],
-        remembered: 0,
         marks: 0,
         open: Vec::new(),
         limit: graph.byte_len().saturating_mul(8).saturating_add(graph.len() * 64 + 4096),
@@ -40,7 +33,7 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
     writer.visit(root);
     while let Some(frame) = writer.open.pop() {
         writer.advance(frame);
-        if writer.out.len() > writer.limit {
+        if writer.to.out.len() > writer.limit {
             return Err(PickleError { kind: PickleErrorKind::TooLarge, offset: 0 });
         }
         // What this reader would refuse is not written.
@@ -48,8 +41,8 @@ pub(super) fn write(graph: &Graph, root: NodeId, pairs: Pairs<'_>) -> Result<Vec
             return Err(PickleError { kind: PickleErrorKind::TooDeep, offset: 0 });
         }
     }
-    writer.out.push(b'.');
-    Ok(writer.out)
+    writer.to.push(b'.');
+    Ok(writer.to.out)
 }
 
 /// Which nodes have to be remembered: those that occur more than once.
@@ -189,15 +182,13 @@ struct Writer<'a> {
     graph: &'a Graph,
     root: NodeId,
     pairs: Pairs<'a>,
-    out: Vec<u8>,
-    protocol: u8,
+    to: Opcodes,
     shared: Vec<bool>,
     /// What is written once more if it occurs before it is finished.
     again: Vec<bool>,
     unfinished: Vec<bool>,
     /// The number under which a node is remembered.
     memo: Vec<u32>,
-    remembered: u32,
     /// How many marks are on the stack of who reads this.
     marks: usize,
     open: Vec<Frame>,
@@ -224,31 +215,28 @@ impl<'a> Writer<'a> {
         }
         let graph = self.graph;
         match graph.node(id) {
-            Node::None => self.out.push(b'N'),
-            Node::Bool(value) => self.out.push(if *value { 0x88 } else { 0x89 }),
-            Node::Int(number) => self.int(*number),
-            Node::Long(span) => self.long(graph.bytes_of(*span)),
-            Node::Float(number) => {
-                self.out.push(b'G');
-                self.out.extend(number.to_be_bytes());
-            }
+            Node::None => self.to.push(b'N'),
+            Node::Bool(value) => self.to.bool(*value),
+            Node::Int(number) => self.to.int(*number),
+            Node::Long(span) => self.to.long(graph.bytes_of(*span)),
+            Node::Float(number) => self.to.float(*number),
             Node::Str(span) => {
-                self.text(*span);
+                self.to.text(graph.bytes_of(*span));
                 self.remember(id);
             }
             Node::Py2Str(span) => {
-                self.counted(*span, b'U', b'T');
+                self.to.counted(graph.bytes_of(*span), b'U', b'T');
                 self.remember(id);
             }
             Node::Bytes(span) => {
-                self.counted(*span, b'C', b'B');
+                self.to.counted(graph.bytes_of(*span), b'C', b'B');
                 self.remember(id);
             }
             Node::ByteArray(span) => {
                 let bytes = graph.bytes_of(*span);
-                self.out.push(0x96);
-                self.out.extend((bytes.len() as u64).to_le_bytes());
-                self.out.extend(bytes);
+                self.to.push(0x96);
+                self.to.out.extend((bytes.len() as u64).to_le_bytes());
+                self.to.out.extend(bytes);
                 self.remember(id);
             }
             Node::Global { module, name } => {
@@ -258,7 +246,7 @@ impl<'a> Writer<'a> {
             Node::List(_) => self.begin(id, b']'),
             Node::Dict(_) => self.begin(id, b'}'),
             Node::Set(_) => self.begin(id, 0x8f),
-            Node::Tuple(items) if items.is_empty() => self.out.push(b')'),
+            Node::Tuple(items) if items.is_empty() => self.to.push(b')'),
             Node::Tuple(_) | Node::FrozenSet(_) | Node::Made(_) => {
                 self.open.push(Frame { id, next: 0, batch: 0, stage: Stage::Parts });
             }
@@ -267,7 +255,7 @@ impl<'a> Writer<'a> {
 
     /// Begins a container, which can be remembered before it is filled.
     fn begin(&mut self, id: NodeId, opcode: u8) {
-        self.out.push(opcode);
+        self.to.push(opcode);
         self.remember(id);
         self.unfinished[id.index()] = true;
         self.open.push(Frame { id, next: 0, batch: 0, stage: Stage::Parts });
@@ -309,7 +297,7 @@ impl<'a> Writer<'a> {
         if part == 0 && entry > 0 {
             let before = entry - 1;
             if alone(before) {
-                self.out.push(one);
+                self.to.push(one);
             } else if entry == length || entry.is_multiple_of(BATCH) {
                 self.close_mark(many);
             }
@@ -340,15 +328,15 @@ impl<'a> Writer<'a> {
             if long {
                 self.close_mark(b'1');
             } else {
-                self.out.extend(std::iter::repeat_n(b'0', items.len()));
+                self.to.out.extend(std::iter::repeat_n(b'0', items.len()));
             }
             self.fetch(frame.id);
             return;
         }
         match items.len() {
-            1 => self.out.push(0x85),
-            2 => self.out.push(0x86),
-            3 => self.out.push(0x87),
+            1 => self.to.push(0x85),
+            2 => self.to.push(0x86),
+            3 => self.to.push(0x87),
             _ => self.close_mark(b't'),
         }
         self.remember(frame.id);
@@ -395,14 +383,14 @@ impl<'a> Writer<'a> {
             return;
         }
         match by {
-            Maker::Call { .. } => self.out.push(b'R'),
-            Maker::New { .. } => self.out.push(0x81),
-            Maker::NewEx { .. } => self.out.push(0x92),
+            Maker::Call { .. } => self.to.push(b'R'),
+            Maker::New { .. } => self.to.push(0x81),
+            Maker::NewEx { .. } => self.to.push(0x92),
             Maker::Instance { .. } => self.close_mark(b'o'),
         }
         // As with tuples: it was part of what it is made of, and is there with all its changes.
         if self.is_remembered(frame.id) {
-            self.out.push(b'0');
+            self.to.push(b'0');
             self.fetch(frame.id);
             return;
         }
@@ -419,11 +407,11 @@ impl<'a> Writer<'a> {
             let before = index.checked_sub(1).map(|before| steps[before]);
             if let Some(before) = before.filter(|&before| !joins(before, step, begun)) {
                 match (before, begun) {
-                    (Step::SetState(_), _) => self.out.push(b'b'),
-                    (Step::Call(_), _) => self.out.push(b'0'),
-                    (Step::Append(_), 1) => self.out.push(b'a'),
+                    (Step::SetState(_), _) => self.to.push(b'b'),
+                    (Step::Call(_), _) => self.to.push(b'0'),
+                    (Step::Append(_), 1) => self.to.push(b'a'),
                     (Step::Append(_), _) => self.close_mark(b'e'),
-                    (Step::SetItem(..), 1) => self.out.push(b's'),
+                    (Step::SetItem(..), 1) => self.to.push(b's'),
                     (Step::SetItem(..), _) => self.close_mark(b'u'),
                     (Step::Add(_), _) => self.close_mark(0x90),
                 }
@@ -463,109 +451,34 @@ impl<'a> Writer<'a> {
 
     fn mark(&mut self) {
         self.marks += 1;
-        self.out.push(b'(');
+        self.to.push(b'(');
     }
 
     /// An opcode that takes everything down to the last mark.
     fn close_mark(&mut self, opcode: u8) {
         self.marks = self.marks.saturating_sub(1);
-        self.out.push(opcode);
+        self.to.push(opcode);
     }
 
     fn is_remembered(&self, id: NodeId) -> bool {
         self.memo[id.index()] != u32::MAX
     }
 
-    /// Fetches an object that is remembered.
+    /// Fetches an object if it is remembered.
     fn fetch(&mut self, id: NodeId) -> bool {
         let number = self.memo[id.index()];
-        match u8::try_from(number) {
-            _ if number == u32::MAX => return false,
-            Ok(number) => self.out.extend([b'h', number]),
-            Err(_) => {
-                self.out.push(b'j');
-                self.out.extend(number.to_le_bytes());
-            }
+        if number == u32::MAX {
+            return false;
         }
+        self.to.fetch(number);
         true
     }
 
     /// Remembers the object on top of the stack, if it occurs again.
     fn remember(&mut self, id: NodeId) {
-        if !self.shared[id.index()] {
-            return;
+        if self.shared[id.index()] {
+            self.memo[id.index()] = self.to.remember();
         }
-        let number = self.remembered;
-        self.remembered += 1;
-        self.memo[id.index()] = number;
-        match u8::try_from(number) {
-            _ if self.protocol >= 4 => self.out.push(0x94),
-            Ok(number) => self.out.extend([b'q', number]),
-            Err(_) => {
-                self.out.push(b'r');
-                self.out.extend(number.to_le_bytes());
-            }
-        }
-    }
-
-    fn int(&mut self, number: i64) {
-        if let Ok(number) = u8::try_from(number) {
-            self.out.extend([b'K', number]);
-        } else if let Ok(number) = u16::try_from(number) {
-            self.out.push(b'M');
-            self.out.extend(number.to_le_bytes());
-        } else if let Ok(number) = i32::try_from(number) {
-            self.out.push(b'J');
-            self.out.extend(number.to_le_bytes());
-        } else if self.protocol <= 2 {
-            // Anything shorter would be a `long` for Python 2.
-            self.out.push(b'I');
-            self.out.extend(number.to_string().as_bytes());
-            self.out.push(b'\n');
-        } else {
-            let bytes = number.to_le_bytes();
-            let sign = if number < 0 { 0xff } else { 0 };
-            let mut length = bytes.len();
-            while length > 1 && bytes[length - 1] == sign && (bytes[length - 2] ^ sign) & 0x80 == 0
-            {
-                length -= 1;
-            }
-            self.long(&bytes[..length]);
-        }
-    }
-
-    fn long(&mut self, bytes: &[u8]) {
-        if let Ok(length) = u8::try_from(bytes.len()) {
-            self.out.extend([0x8a, length]);
-        } else {
-            self.out.push(0x8b);
-            self.length32(bytes.len());
-        }
-        self.out.extend(bytes);
-    }
-
-    fn text(&mut self, span: Span) {
-        // `SHORT_BINUNICODE` came with protocol 4.
-        let short = if self.protocol >= 4 { 0x8c } else { 0 };
-        self.counted(span, short, b'X');
-    }
-
-    /// Bytes behind their length, by the opcode for the width that it takes.
-    fn counted(&mut self, span: Span, short: u8, normal: u8) {
-        let bytes = self.graph.bytes_of(span);
-        match u8::try_from(bytes.len()) {
-            Ok(length) if short != 0 => self.out.extend([short, length]),
-            _ => {
-                self.out.push(normal);
-                self.length32(bytes.len());
-            }
-        }
-        self.out.extend(bytes);
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "spans are shorter than 2^31 bytes")]
-    fn length32(&mut self, length: usize) {
-        self.out.extend((length as u32).to_le_bytes());
     }
 
     fn global(&mut self, module: Span, name: Span) {
@@ -575,15 +488,15 @@ impl<'a> Writer<'a> {
             let bytes = graph.bytes_of(span);
             !bytes.contains(&b'\n') && std::str::from_utf8(bytes).is_ok()
         };
-        if self.protocol >= 4 || !is_line(module) || !is_line(name) {
-            self.text(module);
-            self.text(name);
-            self.out.push(0x93);
+        if self.to.protocol >= 4 || !is_line(module) || !is_line(name) {
+            self.to.text(graph.bytes_of(module));
+            self.to.text(graph.bytes_of(name));
+            self.to.push(0x93);
         } else {
-            self.out.push(b'c');
+            self.to.push(b'c');
             for span in [module, name] {
-                self.out.extend(graph.bytes_of(span));
-                self.out.push(b'\n');
+                self.to.out.extend(graph.bytes_of(span));
+                self.to.push(b'\n');
             }
         }
     }

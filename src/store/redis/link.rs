@@ -1,7 +1,8 @@
 //! The way to a Redis server: a connection that is kept, and replaced when it is of no more use.
 //!
-//! One connection carries the operations of all tasks at once. The driver's own `ConnectionManager` does
-//! less: it neither looks for another master nor gives up a connection on which nothing comes back.
+//! One connection carries the operations of all tasks at once; beside it there is a [`Lane`] for one at a
+//! time. The driver's own `ConnectionManager` does less: it neither looks for another master nor gives up
+//! a connection on which nothing comes back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use redis::sentinel::SentinelClient;
 use redis::{AsyncConnectionConfig, Client, Pipeline, Value};
 
 use super::error::{RedisError, Trouble};
+use super::lane::Lane;
 use crate::store::retry::{Failure, Tries};
 
 /// How many connections are made one after the other until there is one that can be used: to a Sentinel,
@@ -79,6 +81,8 @@ pub(super) struct Link {
 
 struct State {
     connection: Option<Connection>,
+    /// Of the same generation.
+    lane: LaneState,
     /// How many there have been.
     generation: u64,
     /// How many attempts to make one have failed, and why the last one did.
@@ -93,8 +97,48 @@ enum Connection {
     Server(MultiplexedConnection),
 }
 
-struct Kept {
+/// Where the lane is.
+enum LaneState {
+    Free(Lane),
+    /// Who had it was dropped in the middle of an operation; this is where it led to.
+    Lost(Client),
+    /// There is none, or somebody uses or makes it.
+    None,
+}
+
+/// The way that one operation takes.
+enum Way {
+    Lane(Borrowed),
+    Shared(Connection),
+}
+
+/// The lane while an operation has it.
+struct Borrowed {
+    /// None once it is given back.
+    lane: Option<Lane>,
+    generation: u64,
+    link: Arc<Link>,
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let mut state = self.link.state();
+        if let Some(lane) = self.lane.take()
+            && state.generation == self.generation
+        {
+            state.lane = LaneState::Lost(lane.into_client());
+        }
+    }
+}
+
+/// What [`Link::connect`] makes.
+struct Connected {
     connection: Connection,
+    lane: Option<Lane>,
+}
+
+struct Kept {
+    way: Way,
     generation: u64,
     /// Whether it was there before it was asked for.
     from_before: bool,
@@ -102,8 +146,14 @@ struct Kept {
 
 impl Link {
     pub(super) fn new(source: Arc<Source>, limits: Limits) -> Arc<Self> {
-        let state =
-            State { connection: None, generation: 0, failures: 0, failure: None, renewed: None };
+        let state = State {
+            connection: None,
+            lane: LaneState::None,
+            generation: 0,
+            failures: 0,
+            failure: None,
+            renewed: None,
+        };
         Arc::new(Self { source, limits, state: state.into(), turn: ().into() })
     }
 
@@ -123,12 +173,16 @@ impl Link {
         let mut tries = Tries::default();
         let mut repeated = false;
         loop {
-            let kept = self.connection().await?;
-            let error = match self.exchange(&kept.connection, key, commands).await {
+            let mut kept = self.connection().await?;
+            let outcome = self.exchange(&mut kept.way, key, commands).await;
+            let trouble = outcome.as_ref().err().map_or(Trouble::None, RedisError::trouble);
+            if let (Way::Lane(borrowed), Trouble::None) = (&mut kept.way, trouble) {
+                self.state().give_back(borrowed);
+            }
+            let error = match outcome {
                 Ok(values) => return Ok(Answers { values, repeated }),
                 Err(error) => error,
             };
-            let trouble = error.trouble();
             let failure = self.judge(&kept, trouble);
             if !tries.again(failure).await {
                 return Err(error);
@@ -151,6 +205,7 @@ impl Link {
             let mut state = self.state();
             if state.generation == kept.generation {
                 state.connection = None;
+                state.lane = LaneState::None;
             }
         }
         match trouble {
@@ -161,18 +216,21 @@ impl Link {
 
     async fn exchange(
         &self,
-        connection: &Connection,
+        way: &mut Way,
         key: &str,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, RedisError> {
         let sent = async {
-            match connection.clone() {
-                Connection::Cluster(mut connection) => {
+            match way {
+                Way::Lane(Borrowed { lane: Some(lane), .. }) => lane.send(commands).await,
+                // Not reached: it is given back afterwards.
+                Way::Lane(_) => Err((redis::ErrorKind::Client, "the lane is given back").into()),
+                Way::Shared(Connection::Cluster(connection)) => {
                     let route = Route::with_key(key, SlotAddr::Master);
                     let route = SingleNodeRoutingInfo::SpecificNode(route);
                     connection.route_pipeline(commands.clone(), 0, commands.len(), route).await
                 }
-                Connection::Server(mut connection) => {
+                Way::Shared(Connection::Server(connection)) => {
                     connection.send_packed_commands(commands, 0, commands.len()).await
                 }
             }
@@ -187,27 +245,26 @@ impl Link {
             },
             Err(error) => error,
         };
-        Err(match connection {
-            Connection::Cluster(_) => RedisError::of_cluster(error),
-            Connection::Server(_) => error.into(),
+        Err(match way {
+            Way::Shared(Connection::Cluster(_)) => RedisError::of_cluster(error),
+            Way::Lane(_) | Way::Shared(Connection::Server(_)) => error.into(),
         })
     }
 
     /// The connection that is kept, or a new one.
-    async fn connection(&self) -> Result<Kept, RedisError> {
+    async fn connection(self: &Arc<Self>) -> Result<Kept, RedisError> {
         let failures = {
-            let state = self.state();
-            if let Some(kept) = state.kept() {
+            if let Some(kept) = self.kept() {
                 return Ok(kept);
             }
-            state.failures
+            self.state().failures
         };
         let _turn = self.turn.lock().await;
         {
-            let state = self.state();
-            if let Some(kept) = state.kept() {
+            if let Some(kept) = self.kept() {
                 return Ok(kept);
             }
+            let state = self.state();
             // Those who have waited for an attempt in vain do not all wait for one of their own.
             if let Some(failure) = state.failure.as_ref().filter(|_| state.failures != failures) {
                 return Err(failure.clone());
@@ -216,9 +273,10 @@ impl Link {
         let connected = self.connect().await;
         let mut state = self.state();
         match connected {
-            Ok(connection) => {
-                state.keep(connection.clone());
-                Ok(Kept { connection, generation: state.generation, from_before: false })
+            Ok(connected) => {
+                let way = Way::Shared(connected.connection.clone());
+                state.keep(connected);
+                Ok(Kept { way, generation: state.generation, from_before: false })
             }
             Err(error) => {
                 state.failures += 1;
@@ -226,6 +284,44 @@ impl Link {
                 Err(error)
             }
         }
+    }
+
+    /// The lane if it is free, otherwise the connection that is shared.
+    fn kept(self: &Arc<Self>) -> Option<Kept> {
+        let mut state = self.state();
+        let connection = state.connection.as_ref()?.clone();
+        let generation = state.generation;
+        let way = match std::mem::replace(&mut state.lane, LaneState::None) {
+            LaneState::Free(lane) => {
+                Way::Lane(Borrowed { lane: Some(lane), generation, link: Arc::clone(self) })
+            }
+            LaneState::Lost(client) => {
+                self.make_lane(client, generation);
+                Way::Shared(connection)
+            }
+            LaneState::None => Way::Shared(connection),
+        };
+        Some(Kept { way, generation, from_before: true })
+    }
+
+    /// Makes another lane, for later.
+    fn make_lane(self: &Arc<Self>, client: Client, generation: u64) {
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            let lane = link.connect_lane(&client).await;
+            let mut state = link.state();
+            if let Some(lane) = lane
+                && state.generation == generation
+            {
+                state.lane = LaneState::Free(lane);
+            }
+        });
+    }
+
+    /// A lane, unless there is something in the way: it is not needed.
+    async fn connect_lane(&self, client: &Client) -> Option<Lane> {
+        let connected = tokio::time::timeout(self.limits.connection, Lane::connect(client)).await;
+        connected.ok()?.ok()?
     }
 
     /// Makes another connection, behind the back of those who use the one of this generation.
@@ -240,40 +336,40 @@ impl Link {
         }
         let link = Arc::clone(self);
         tokio::spawn(async move {
-            if let Ok(connection) = link.connect().await {
-                link.state().keep(connection);
+            if let Ok(connected) = link.connect().await {
+                link.state().keep(connected);
             }
         });
     }
 
-    async fn connect(&self) -> Result<Connection, RedisError> {
+    async fn connect(&self) -> Result<Connected, RedisError> {
         let Limits { connection: step, answer } = self.limits;
         // Answers are waited for here. The connections of a cluster have commands of their own, too.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(step))
             .set_response_timeout(None);
         let connected = async {
-            match &*self.source {
+            let client = match &*self.source {
                 Source::Cluster { client, nodes } => {
                     let cluster = ClusterConfig::new()
                         .set_connection_timeout(step)
                         .set_response_timeout(answer);
                     let connected = client.get_async_connection_with_config(cluster).await;
-                    match connected {
-                        Ok(connection) => Ok(Connection::Cluster(connection)),
+                    return match connected {
+                        Ok(connection) => {
+                            let connection = Connection::Cluster(connection);
+                            Ok(Connected { connection, lane: None })
+                        }
                         Err(error) => Err(reason(nodes, &config).await.unwrap_or(error)),
-                    }
+                    };
                 }
-                Source::Sentinel(client) => {
-                    let client = client.lock().await.async_get_client().await?;
-                    let connection = client.get_multiplexed_async_connection_with_config(&config);
-                    Ok(Connection::Server(connection.await?))
-                }
-                Source::Server(client) => {
-                    let connection = client.get_multiplexed_async_connection_with_config(&config);
-                    Ok(Connection::Server(connection.await?))
-                }
-            }
+                Source::Sentinel(client) => &client.lock().await.async_get_client().await?,
+                Source::Server(client) => client,
+            };
+            let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let connection = Connection::Server(connection);
+            let lane = self.connect_lane(client).await;
+            Ok(Connected { connection, lane })
         };
         match tokio::time::timeout(step * STEPS, connected).await {
             Ok(connected) => Ok(connected?),
@@ -288,13 +384,19 @@ impl Link {
 }
 
 impl State {
-    fn kept(&self) -> Option<Kept> {
-        let connection = self.connection.clone()?;
-        Some(Kept { connection, generation: self.generation, from_before: true })
+    /// Takes a lane back on which all is well, unless there are other connections by now.
+    fn give_back(&mut self, borrowed: &mut Borrowed) {
+        if let Some(lane) = borrowed.lane.take()
+            && self.generation == borrowed.generation
+            && self.connection.is_some()
+        {
+            self.lane = LaneState::Free(lane);
+        }
     }
 
-    fn keep(&mut self, connection: Connection) {
-        self.connection = Some(connection);
+    fn keep(&mut self, connected: Connected) {
+        self.connection = Some(connected.connection);
+        self.lane = connected.lane.map_or(LaneState::None, LaneState::Free);
         self.generation += 1;
     }
 }

@@ -8,6 +8,7 @@
 
 mod address;
 mod error;
+mod lane;
 mod link;
 
 use std::fmt::{self, Write as _};
@@ -71,9 +72,10 @@ return 2
 
 /// One Redis server, a Redis Cluster, or the master that Sentinels name.
 ///
-/// Make a [`CacheStore`](super::CacheStore) of it. Clones share the connection: one to a server, one to
-/// each node of a cluster, on which the operations of all tasks travel side by side. It is made when it
-/// is needed, and again when it breaks; by way of the Sentinels if there are any.
+/// Make a [`CacheStore`](super::CacheStore) of it. Clones share the connections: one to a server or to
+/// each node of a cluster, on which the operations of all tasks travel side by side, and to a server
+/// without TLS another one, which is faster, for one operation at a time. They are made when they are
+/// needed, and again when they break; by way of the Sentinels if there are any.
 ///
 /// It speaks to Redis from version 6.0 on, and to what is compatible with it. A user needs the commands
 /// `GET`, `PTTL`, `EXISTS`, `SET`, `PEXPIRE`, `DEL`, `EVALSHA` and `EVAL`, `WAIT` for

@@ -270,7 +270,7 @@ async fn each_step_of_a_session_is_one_round_trip() {
 }
 
 #[tokio::test]
-async fn many_operations_share_one_connection() {
+async fn many_operations_share_a_connection_and_a_lane() {
     let Some(url) = server(PLAIN) else { return };
     let proxy = Proxy::before(port(&url)).await;
     let cache = at(&with_port(&url, proxy.port()));
@@ -283,8 +283,8 @@ async fn many_operations_share_one_connection() {
     for one in all {
         assert!(!one.await.unwrap());
     }
-    assert_eq!(proxy.connections(), 1);
-    // Even when it breaks for all of them at once, there is one new one.
+    assert_eq!(proxy.connections(), 2);
+    // Even when they break for all of them at once, there is one new one of each.
     proxy.cut();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let all: Vec<_> = (0..200)
@@ -296,7 +296,30 @@ async fn many_operations_share_one_connection() {
     for one in all {
         assert!(!one.await.unwrap());
     }
-    assert_eq!(proxy.connections(), 2);
+    assert_eq!(proxy.connections(), 4);
+}
+
+/// An operation that was given up half way leaves no answer behind for the next one.
+#[tokio::test]
+async fn who_gives_up_takes_the_lane_along() {
+    let Some(url) = server(PLAIN) else { return };
+    let proxy = Proxy::before(port(&url)).await;
+    let cache = at(&with_port(&url, proxy.port()));
+    let (one, other) = (key(), key());
+    cache.add(&one, b"one", HOUR).await.unwrap();
+    cache.add(&other, b"other", HOUR).await.unwrap();
+    for round in 0..200 {
+        tokio::select! {
+            biased;
+            _ = cache.get(&one) => panic!("it was not given up"),
+            () = std::future::ready(()) => {}
+        }
+        for _ in 0..round % 4 {
+            let found = cache.get(&other).await.unwrap().unwrap();
+            assert_eq!(found.value, b"other", "round {round}");
+        }
+    }
+    assert!(proxy.connections() > 2, "a lane that was lost is made again");
 }
 
 #[tokio::test]
