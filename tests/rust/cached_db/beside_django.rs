@@ -329,7 +329,7 @@ impl Walk {
         let random = &mut self.random;
         let late = json!({"step": "late", "data": {name(random): value(random, 2)}});
         let saved = self.take(by_django, &late).await;
-        self.place.push_str(&format!(", then late: {late}"));
+        self.place = format!("{}, then late: {late}", self.place);
         let stored = self.model.rows.get_mut(key);
         // Django writes all that it has read, and what it finds is there again, if only it has a row. Of
         // what has expired this store says that it is gone.

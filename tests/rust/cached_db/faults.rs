@@ -38,7 +38,8 @@ impl Seen {
         for fault in faults {
             let outcomes = STEPS.iter().filter_map(|&step| {
                 let outcomes = self.0.get(&(fault.clone(), step))?;
-                Some(format!("{step}: {}", Vec::from_iter(outcomes.iter().cloned()).join(" or ")))
+                let outcomes: Vec<_> = outcomes.iter().map(String::as_str).collect();
+                Some(format!("{step}: {}", outcomes.join(" or ")))
             });
             eprintln!("{name}, {fault}: {}", outcomes.collect::<Vec<_>>().join(", "));
         }
