@@ -10,6 +10,7 @@ JSON object of Django's settings, ``SESSION_ENGINE`` among them.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -103,6 +104,21 @@ def beside(engine: Any, command: dict[str, Any]) -> dict[str, Any] | None:
     return {}
 
 
+class Pausing:
+    """A cache that says so before it sets a value, and waits for a line."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def get(self, key: str) -> Any:
+        return self.cache.get(key)
+
+    def set(self, key: str, value: Any, timeout: int) -> None:
+        print(json.dumps({"paused": True}), flush=True)
+        sys.stdin.readline()
+        self.cache.set(key, value, timeout)
+
+
 def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
     """Do one thing with an engine, and say what a caller sees."""
     done = beside(engine, command)
@@ -120,6 +136,10 @@ def answer(engine: Any, command: dict[str, Any]) -> dict[str, Any]:
         found = found.isoformat() if hasattr(found, "isoformat") else found
     elif op == "hold":
         HELD.append(store)
+    elif op == "load and pause":
+        store._cache = Pausing(store._cache)
+    elif op == "repr":
+        found = repr(dict(store.items()))
     elif op in ("change", "create", "late", "replace", "set"):
         store = HELD.pop() if op == "late" else store
         change(store, command)
@@ -143,6 +163,7 @@ def change(store: Any, command: dict[str, Any]) -> None:
         store._session_cache = command["data"]
     else:
         store.update(command["data"])
+        store.update(ast.literal_eval(command.get("literal", "{}")))
     for name in command.get("remove", ()):
         store.pop(name, None)
     if "age" in command:

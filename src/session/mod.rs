@@ -639,7 +639,13 @@ impl Session {
                 Err(error) if error.is_corrupt() => {
                     state.forget_snapshot();
                 }
-                Ok(Some(_)) if matches!(on_conflict, OnConflict::Error) => break,
+                Ok(Some(stored)) if matches!(on_conflict, OnConflict::Error) => {
+                    if !state.is_snapshot_of(&stored) {
+                        break;
+                    }
+                    // A copy that was loaded, or the same written again: nobody has changed anything.
+                    state.adopt(stored);
+                }
                 Ok(Some(stored)) => state.merge(stored, on_conflict),
                 Err(error) => return Err(error.into()),
             }

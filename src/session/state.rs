@@ -190,6 +190,16 @@ impl SessionState {
         self.snapshot = Some(stored.into());
     }
 
+    /// Whether what is stored holds what was loaded or saved last.
+    pub(crate) fn is_snapshot_of(&self, stored: &SessionRecord) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| *snapshot.data == *stored.data)
+    }
+
+    /// Takes what is stored for what was loaded; what was changed since is still to be saved.
+    pub(crate) fn adopt(&mut self, stored: SessionRecord) {
+        self.snapshot = Some(stored.into());
+    }
+
     /// What was changed since the session was loaded or saved.
     pub(crate) fn changes(&self) -> Changes {
         self.changes.clone()

@@ -27,8 +27,11 @@ use crate::session::{
 /// row and put into the cache. Saving a session that was read from the cache reads the row too, so that
 /// what others have changed is merged.
 ///
+/// Deleting needs the cache: while it is away nothing is deleted, and the caller hears of it.
+///
 /// What stock Django does beside it is its own: its readers put a session into the cache without
-/// holding the row, so one that races a logout can bring it back there, whoever logged out.
+/// holding the row, so one that races a logout can bring it back there, whoever logged out. It can be
+/// read then, until somebody tries to save it.
 #[derive(Clone, Debug)]
 pub struct CachedDbStore {
     db: SqlStore,
@@ -76,6 +79,13 @@ impl CachedDbStore {
         Ok(None)
     }
 
+    /// Takes away a copy that has outlived its row: one that stock Django made while somebody logged out.
+    async fn forget_copy(&self, session_key: &SessionKey) {
+        if let Err(error) = self.copies.delete(session_key).await {
+            warn(&error);
+        }
+    }
+
     /// The session in its row, which is put into the cache.
     async fn fill(
         &self,
@@ -102,7 +112,25 @@ impl CachedDbStore {
             record.revision = Some(Both { row: record.revision, copy }.join());
             record
         });
-        filled.await
+        match filled.await {
+            // It has one try, and waits for whoever writes the row. To read it takes neither.
+            Err(error) if error.is_outage() => self.row(session_key, now, None).await,
+            filled => filled,
+        }
+    }
+
+    /// The session in its row, read without holding it, so that no copy may be made of it.
+    async fn row(
+        &self,
+        session_key: &SessionKey,
+        now: DateTime,
+        copy: Option<Revision>,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        let found = self.db.load(session_key, now).await?;
+        Ok(found.map(|mut record| {
+            record.revision = Some(Both { row: record.revision, copy }.join());
+            record
+        }))
     }
 }
 
@@ -183,12 +211,7 @@ impl SessionStore for CachedDbStore {
             // Whatever is there, the row is the session. The copy goes at the next save.
             Err(error) => {
                 warn(&error);
-                self.db.load(session_key, now).await.map(|found| {
-                    found.map(|mut record| {
-                        record.revision = Some(Both { row: record.revision, copy: None }.join());
-                        record
-                    })
-                })
+                self.row(session_key, now, None).await
             }
         }
     }
@@ -206,11 +229,12 @@ impl SessionStore for CachedDbStore {
                 None
             }
         };
-        let found = self.db.load(session_key, now).await?;
-        Ok(found.map(|mut record| {
-            record.revision = Some(Both { row: record.revision, copy }.join());
-            record
-        }))
+        let has_copy = copy.is_some();
+        let found = self.row(session_key, now, copy).await?;
+        if found.is_none() && has_copy {
+            self.forget_copy(session_key).await;
+        }
+        Ok(found)
     }
 
     async fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
@@ -224,13 +248,21 @@ impl SessionStore for CachedDbStore {
             }
         };
         let row = SessionRecord { revision: before.row, ..record.clone() };
-        let Saved { revision: row, .. } = self.db.save(&row).await?;
+        let saved = self.db.save(&row).await;
+        if let Err(StoreError::Update) = saved {
+            self.forget_copy(&record.session_key).await;
+        }
+        let Saved { revision: row, .. } = saved?;
         let copy = self.renew(record, before.copy.as_ref()).await?;
         Ok(Saved::as_revision(Both { row, copy }.join()))
     }
 
     async fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
-        self.db.touch(record).await?;
+        let touched = self.db.touch(record).await;
+        if let Err(StoreError::Update) = touched {
+            self.forget_copy(&record.session_key).await;
+        }
+        touched?;
         match self.copies.touch(record).await {
             Ok(_) | Err(StoreError::Update) => {}
             // The copy ends when it would have ended, which is earlier than the row.
@@ -240,6 +272,9 @@ impl SessionStore for CachedDbStore {
     }
 
     async fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
+        // Before the row, so that nothing has happened if the cache is away: a copy that came back with
+        // it would be the session. After the row, because a reader may have made another one.
+        self.copies.delete(session_key).await?;
         self.db.delete(session_key).await?;
         self.copies.delete(session_key).await
     }
@@ -251,6 +286,7 @@ impl SessionStore for CachedDbStore {
     ) -> Result<(), StoreError> {
         let both = Both::split(revision).ok_or(StoreError::Conflict)?;
         let row = both.row.ok_or(StoreError::Conflict)?;
+        self.copies.delete(session_key).await?;
         self.db.delete_revision(session_key, &row).await?;
         self.copies.delete(session_key).await
     }

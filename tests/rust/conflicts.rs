@@ -131,6 +131,39 @@ async fn a_conflict_can_be_an_error() {
     assert_eq!(site.stored(&key).await.unwrap(), r#"{"a":1,"b":1}"#);
 }
 
+/// The row is another text by now, signed at another time, with the same session in it.
+#[tokio::test]
+async fn the_same_session_written_again_is_no_conflict() {
+    let site = Site::that(OnConflict::Error);
+    let key = site.session(r#"{"a":1,"b":{"c":[1]}}"#).await;
+    let [one, other] = site.two(&key).await;
+    let codec = SessionCodec::new(&SecretKey::new("secret").unwrap());
+    let write_again = |json: &str, time: i64| {
+        let data = SessionData::from_json(json).unwrap();
+        let (before, expire_date) = site.store.row(&key).unwrap();
+        let text = codec.encode(&data, time).unwrap();
+        assert_ne!(text, before);
+        site.store.insert_row(key.clone(), text, expire_date);
+    };
+    // In another order too.
+    write_again(r#"{"b":{"c":[1]},"a":1}"#, NOW - 100);
+    one.insert("d", &1).await.unwrap();
+    one.save().await.unwrap();
+    assert_eq!(site.stored(&key).await.unwrap(), r#"{"a":1,"b":{"c":[1]},"d":1}"#);
+    // For the other one it is another session by now, whatever is written again.
+    other.insert("e", &1).await.unwrap();
+    assert!(matches!(other.save().await, Err(SessionError::Store(StoreError::Conflict))));
+    write_again(r#"{"a":1,"b":{"c":[1]},"d":1}"#, NOW - 200);
+    assert!(matches!(other.save().await, Err(SessionError::Store(StoreError::Conflict))));
+    // Two that want the same have changed it twice.
+    let [one, other] = site.two(&key).await;
+    for session in [&one, &other] {
+        session.insert("d", &2).await.unwrap();
+    }
+    one.save().await.unwrap();
+    assert!(matches!(other.save().await, Err(SessionError::Store(StoreError::Conflict))));
+}
+
 #[tokio::test]
 async fn counters_add_up_if_a_function_says_so() {
     let site = Site::that(OnConflict::merge_with(|conflict| {

@@ -26,8 +26,8 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const KINDS: [Kind; 3] = [Kind::Sqlite, Kind::Postgres, Kind::MySql];
 
 /// A cache and the table that goes with it.
-struct Table {
-    cache: DatabaseCache,
+pub(crate) struct Table {
+    pub(crate) cache: DatabaseCache,
     store: CacheStore,
     settings: SessionSettings,
     place: Place,
@@ -35,7 +35,7 @@ struct Table {
 
 impl Table {
     /// Makes the table as `createcachetable` makes it; `None` if there is no such server.
-    async fn new(kind: Kind, settings: SessionSettings) -> Option<Self> {
+    pub(crate) async fn new(kind: Kind, settings: SessionSettings) -> Option<Self> {
         let table = Self::without_table(kind, settings).await?;
         let columns = match kind {
             Kind::MySql => "value longtext NOT NULL, expires datetime(6) NOT NULL",

@@ -3,6 +3,7 @@
 
 mod api;
 mod cache;
+mod cache_engines;
 mod cached_db;
 mod codec;
 mod conflicts;
@@ -29,6 +30,7 @@ mod replicated;
 mod round_trips;
 mod servers;
 mod session;
+mod sides;
 mod signed_cookies;
 mod signing;
 mod stores;

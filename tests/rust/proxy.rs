@@ -18,10 +18,14 @@ pub(crate) enum Mode {
     CutAnswer(usize),
     /// As `CutAnswer(0)`, after so many requests that are answered.
     CutLaterAnswer(usize),
+    /// As `CutRequest`, after so many requests that are answered.
+    CutLaterRequest(usize),
     /// The next request breaks the connection, and no byte of it is sent. Then they are passed on again.
     CutRequest,
     /// They are kept back.
     Swallow,
+    /// As `Swallow`, after so many requests that are answered.
+    SwallowLater(usize),
     /// Pings alone are kept back.
     SwallowPings,
 }
@@ -115,6 +119,10 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
         let (now, next) = match *mode {
             Mode::CutLaterAnswer(0) => (Mode::CutAnswer(0), Mode::Pass),
             Mode::CutLaterAnswer(after) => (Mode::Pass, Mode::CutLaterAnswer(after - 1)),
+            Mode::CutLaterRequest(0) => (Mode::CutRequest, Mode::Pass),
+            Mode::CutLaterRequest(after) => (Mode::Pass, Mode::CutLaterRequest(after - 1)),
+            Mode::SwallowLater(0) => (Mode::Swallow, Mode::Swallow),
+            Mode::SwallowLater(after) => (Mode::Pass, Mode::SwallowLater(after - 1)),
             Mode::CutAnswer(_) | Mode::CutRequest => (*mode, Mode::Pass),
             Mode::Pass | Mode::Swallow | Mode::SwallowPings => (*mode, *mode),
         };
@@ -139,6 +147,7 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
                 // Nobody waits for a ping, so that breaking one would show nothing.
                 match if is_ping { Mode::Pass } else { take() } {
                     Mode::CutRequest => break,
+                    Mode::Swallow => continue,
                     Mode::CutAnswer(bytes) => left = Some(bytes),
                     _ => {}
                 }

@@ -83,7 +83,8 @@ pub(crate) fn print(store: &str, counts: [usize; 7]) {
     eprintln!("round trips of {store}: {}", steps.collect::<Vec<_>>().join(", "));
 }
 
-async fn proxied(place: &Place) -> (SqlStore, Proxy) {
+/// A store with one connection, and the proxy that it leads through.
+pub(crate) async fn proxied(place: &Place) -> (SqlStore, Proxy) {
     let (head, rest) = place.url.rsplit_once(':').unwrap();
     let (port, database) = rest.split_once('/').unwrap();
     let proxy = Proxy::before(port.parse().unwrap()).await;

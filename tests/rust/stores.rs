@@ -639,6 +639,11 @@ async fn parallel_requests_lose_nothing() {
 
 /// A Django that reads and writes the table of a place.
 fn django(place: &Place) -> Option<Engine> {
+    Engine::start(&django_settings(place))
+}
+
+/// The settings of that Django.
+pub(crate) fn django_settings(place: &Place) -> Value {
     let (user, host) = match place.kind {
         Kind::Sqlite => ("", place.url.split_once(':').unwrap().1.split('?').next().unwrap()),
         _ => place.url.split_once("://").unwrap().1.split_once('@').unwrap(),
@@ -655,14 +660,14 @@ fn django(place: &Place) -> Option<Engine> {
             "NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": port,
         })
     };
-    Engine::start(&json!({
+    json!({
         "SECRET_KEY": "correct horse battery staple",
         "DATABASES": {"default": database},
         "INSTALLED_APPS": ["django.contrib.sessions"],
         "SESSION_ENGINE": "django.contrib.sessions.backends.db",
         "SESSION_TABLE": place.table,
         "USE_TZ": true,
-    }))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
