@@ -158,6 +158,23 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         revision: &Revision,
     ) -> Result<(), StoreError>;
 
+    /// Moves a session to another key, that of the record, and replaces its data and expire date: in one
+    /// step, which is wholly done or not at all. It has to be the record's revision, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`] and [`StoreError::Update`] as [`SessionStore::save`], of the session under
+    /// the key that is left; [`StoreError::Create`] if the new key is taken. Nothing is changed then.
+    /// [`StoreError::Unsupported`] if that takes two steps here: a [`Session`](crate::Session) takes them.
+    #[expect(unused_variables, reason = "it is not supported")]
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        Err(StoreError::Unsupported { operation: "cycle_key" })
+    }
+
     /// Removes every session whose expire date is before `now` and returns their number.
     ///
     /// # Errors
@@ -218,6 +235,14 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         revision: &Revision,
     ) -> Result<(), StoreError> {
         (**self).delete_revision(session_key, revision).await
+    }
+
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        (**self).cycle_key(session_key, record).await
     }
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {

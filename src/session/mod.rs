@@ -463,8 +463,8 @@ impl Session {
 
     /// Moves the session to a new key, which makes a stolen one useless. What logging in does.
     ///
-    /// The new one is stored before the old one is removed: two steps, and no moment without. What
-    /// others save under the old key in between moves along.
+    /// In a table it is one step. Elsewhere the new one is stored before the old one is removed: two steps,
+    /// and no moment without. What others save under the old key in between moves along.
     ///
     /// # Errors
     ///
@@ -472,16 +472,69 @@ impl Session {
     /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
+        let state = &mut *state;
         if self.inner.store.is_in_key() {
-            self.save_locked(&mut state).await?;
+            self.save_locked(state).await?;
             return Ok(());
         }
-        self.load(&mut state).await?;
+        self.load(state).await?;
+        let Some(old) = state.session_key.clone() else {
+            self.create_locked(state).await?;
+            return Ok(());
+        };
+        let on_conflict = &self.settings().on_conflict;
+        let store = &self.inner.store;
+        let is_of_user = state.snapshot().is_some_and(|it| it.data.contains_key(USER_ID_KEY));
+        let mut turn = None;
+        for _ in 0..MAX_SAVE_TRIES {
+            let revision = state.revision(on_conflict);
+            let record = self.record(SessionKey::generate(), state.data(), revision)?;
+            match store.cycle_key(&old, &record).await {
+                Ok(saved) => {
+                    state.created();
+                    state.saved(record, saved);
+                    return Ok(());
+                }
+                Err(StoreError::Unsupported { .. }) => return self.cycle_in_two_steps(state).await,
+                Err(StoreError::Create) => continue,
+                Err(StoreError::Conflict) => {}
+                // It is gone, and whatever it was would have been replaced.
+                Err(StoreError::Update) => {
+                    self.create_locked(state).await?;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if turn.is_none() {
+                turn = Some(queue(&old).lock().await);
+            }
+            match store.load_latest(&old, self.now()).await {
+                // Another request has moved it, as two clicks on one button do.
+                Ok(None) if !is_of_user => {
+                    self.create_locked(state).await?;
+                    return Ok(());
+                }
+                Ok(None) => {
+                    state.clear();
+                    state.session_key = None;
+                    return Err(StoreError::Update.into());
+                }
+                Ok(Some(stored)) => state.merge(stored, on_conflict),
+                // Nobody can read it, so there is nothing in it to be moved.
+                Err(error) if error.is_corrupt() => state.forget_snapshot(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Stores the session under a new key, and removes what is under the old one.
+    async fn cycle_in_two_steps(&self, state: &mut SessionState) -> Result<(), SessionError> {
         let old = state.session_key.clone();
         let (before, changes) = (state.snapshot().cloned(), state.changes());
-        self.create_locked(&mut state).await?;
+        self.create_locked(state).await?;
         match old {
-            Some(old) => self.leave(&mut state, old, before, &changes).await,
+            Some(old) => self.leave(state, old, before, &changes).await,
             None => Ok(()),
         }
     }
@@ -620,10 +673,7 @@ impl Session {
         let store = &self.inner.store;
         let mut turn = None;
         for _ in 0..MAX_SAVE_TRIES {
-            let revision = match on_conflict {
-                OnConflict::Overwrite => None,
-                _ => state.snapshot().and_then(|snapshot| snapshot.revision.clone()),
-            };
+            let revision = state.revision(on_conflict);
             let record = self.record(session_key.clone(), state.data(), revision)?;
             match store.save(&record).await {
                 Ok(saved) => return Ok(state.saved(record, saved)),

@@ -128,6 +128,14 @@ impl SessionState {
         self.snapshot.as_ref()
     }
 
+    /// What a write may replace; nothing if it is to replace whatever is there.
+    pub(crate) fn revision(&self, on_conflict: &OnConflict) -> Option<Revision> {
+        match on_conflict {
+            OnConflict::Overwrite => None,
+            _ => self.snapshot.as_ref()?.revision.clone(),
+        }
+    }
+
     /// Sets an entry to a JSON text.
     pub(crate) fn insert_json(&mut self, name: &str, json: String) {
         self.changes.touch(name);

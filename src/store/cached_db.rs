@@ -79,6 +79,18 @@ impl CachedDbStore {
         Ok(None)
     }
 
+    /// Makes a copy of a session whose key nobody knows yet, so that nobody can have deleted it.
+    async fn copy_new(&self, record: &SessionRecord) -> Result<Option<Revision>, StoreError> {
+        match self.copies.create(record).await {
+            Ok(saved) => Ok(saved.revision),
+            Err(StoreError::Create) => self.renew(record, None).await,
+            Err(error) => {
+                warn(&error);
+                Ok(None)
+            }
+        }
+    }
+
     /// Takes away a copy that has outlived its row: one that stock Django made while somebody logged out.
     async fn forget_copy(&self, session_key: &SessionKey) {
         if let Err(error) = self.copies.delete(session_key).await {
@@ -184,15 +196,7 @@ impl SessionStore for CachedDbStore {
 
     async fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let Saved { revision: row, .. } = self.db.create(record).await?;
-        // Nobody knows the key yet, so nobody can have deleted it.
-        let copy = match self.copies.create(record).await {
-            Ok(saved) => saved.revision,
-            Err(StoreError::Create) => self.renew(record, None).await?,
-            Err(error) => {
-                warn(&error);
-                None
-            }
-        };
+        let copy = self.copy_new(record).await?;
         Ok(Saved::as_revision(Both { row, copy }.join()))
     }
 
@@ -289,6 +293,27 @@ impl SessionStore for CachedDbStore {
         self.copies.delete(session_key).await?;
         self.db.delete_revision(session_key, &row).await?;
         self.copies.delete(session_key).await
+    }
+
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        let before = match &record.revision {
+            None => None,
+            Some(revision) => {
+                let before = Both::split(revision).ok_or(StoreError::Conflict)?;
+                Some(before.row.ok_or(StoreError::Conflict)?)
+            }
+        };
+        // First what may fail and change nothing, and once more for who has read the row meanwhile.
+        self.copies.delete(session_key).await?;
+        let row = SessionRecord { revision: before, ..record.clone() };
+        let Saved { revision: row, .. } = self.db.cycle_key(session_key, &row).await?;
+        self.copies.delete(session_key).await?;
+        let copy = self.copy_new(record).await?;
+        Ok(Saved::as_revision(Both { row, copy }.join()))
     }
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {

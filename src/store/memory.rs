@@ -182,6 +182,29 @@ impl SessionStore for MemoryStore {
         }
     }
 
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        let row = self.encode(record)?;
+        let mut rows = self.rows();
+        match (rows.get(session_key), &record.revision) {
+            (Some(found), Some(revision)) if found.revision() != *revision => {
+                return Err(StoreError::Conflict);
+            }
+            (Some(_), _) => {}
+            (None, Some(_)) => return Err(StoreError::Conflict),
+            (None, None) => return Err(StoreError::Update),
+        }
+        let Entry::Vacant(place) = rows.entry(record.session_key.clone()) else {
+            return Err(StoreError::Create);
+        };
+        let saved = Saved::as_revision(place.insert(row).revision());
+        rows.remove(session_key);
+        Ok(saved)
+    }
+
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         let mut rows = self.rows();
         let before = rows.len();

@@ -300,6 +300,17 @@ impl SessionStore for ReplicatedStore {
         written!(self, session_key, self.primary.delete_revision(session_key, revision))
     }
 
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        // Only this process knows the new key, and it writes to the primary under it.
+        let cycled = written!(self, session_key, self.primary.cycle_key(session_key, record));
+        self.recent.note(&record.session_key, Instant::now());
+        cycled
+    }
+
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         self.primary.clear_expired(now).await
     }

@@ -141,6 +141,7 @@ macro_rules! __store_rules {
             a_revision_that_was_deleted_is_not_saved
             of_those_who_replace_one_revision_one_succeeds
             a_revision_is_deleted_alone
+            a_key_is_cycled_in_one_step_or_not_at_all
             touch_moves_the_expire_date_alone
             touch_never_resurrects
             delete_removes_one_session
@@ -596,6 +597,59 @@ pub async fn a_revision_is_deleted_alone(store: &dyn SessionStore, terms: Terms)
     let error = store.delete_revision(&first.session_key, &new).await;
     let error = error.expect_err("what is gone is no revision");
     assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+}
+
+/// A session is moved to another key together with a change, as long as it is the revision that is
+/// stored and the new key is free. A store may not be able to do so in one step, and says so.
+///
+/// # Panics
+///
+/// If the rule is broken.
+pub async fn a_key_is_cycled_in_one_step_or_not_at_all(store: &dyn SessionStore, terms: Terms) {
+    let now = terms.now;
+    let (first, other) = (record(now, HOUR, "tea"), record(now, HOUR, "coffee"));
+    create(store, &first).await;
+    create(store, &other).await;
+    let loaded = load_latest(store, &first.session_key, now).await;
+    let cycled = SessionRecord {
+        data: data("milk"),
+        expire_date: later(now, HOUR * 2),
+        ..record(now, HOUR, "")
+    };
+    let cycled = SessionRecord { revision: loaded.revision, ..cycled };
+
+    let taken = SessionRecord { session_key: other.session_key.clone(), ..cycled.clone() };
+    match store.cycle_key(&first.session_key, &taken).await {
+        Err(StoreError::Unsupported { .. }) => return,
+        Err(StoreError::Create) => {}
+        outcome => panic!("a key that is taken is StoreError::Create, not {outcome:?}"),
+    }
+    assert_same(terms, load(store, &first.session_key, now).await, &first);
+    assert_same(terms, load(store, &other.session_key, now).await, &other);
+
+    let saved = store.cycle_key(&first.session_key, &cycled).await.expect("a free key is taken");
+    assert!(!exists(store, &first.session_key).await, "the old key leads nowhere");
+    assert_same(terms, load(store, &cycled.session_key, now).await, &cycled);
+    let sugar = SessionRecord { data: data("sugar"), revision: saved.revision, ..cycled.clone() };
+    save(store, &sugar).await;
+
+    let next = SessionRecord { session_key: SessionKey::generate(), ..cycled.clone() };
+    if next.revision.is_some() {
+        for gone_or_changed in [&first, &cycled] {
+            let error = store.cycle_key(&gone_or_changed.session_key, &next).await;
+            let error = error.expect_err("another revision is not moved");
+            assert!(error.is_conflict(), "that is StoreError::Conflict, not {error:?}");
+        }
+    }
+    let any = SessionRecord { revision: None, ..next };
+    let error = store.cycle_key(&first.session_key, &any).await;
+    let error = error.expect_err("what is not there is not moved");
+    assert!(matches!(error, StoreError::Update), "that is StoreError::Update, not {error:?}");
+    assert!(!exists(store, &any.session_key).await, "nothing was added");
+    assert_same(terms, load(store, &sugar.session_key, now).await, &sugar);
+    store.cycle_key(&sugar.session_key, &any).await.expect("without a revision, whatever is there");
+    assert!(!exists(store, &sugar.session_key).await, "the old key leads nowhere");
+    assert_same(terms, load(store, &any.session_key, now).await, &any);
 }
 
 /// A touch moves the expire date, and what others have saved meanwhile stays.

@@ -412,7 +412,15 @@ async fn a_rotation_whose_answers_are_lost_loses_no_session() {
         let (cache, proxy) = behind_proxy(&table).await;
         let name = format!("DatabaseCache, {kind:?}");
         let through = store(cache, &table.settings);
-        faults::rotate_without_answers(&name, through, table.store.clone(), &proxy, None).await;
+        faults::rotate_without_answers(
+            &name,
+            through,
+            table.store.clone(),
+            &proxy,
+            None,
+            &faults::TWO_STEPS,
+        )
+        .await;
     }
 }
 

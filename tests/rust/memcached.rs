@@ -688,7 +688,8 @@ async fn a_rotation_whose_answers_are_lost_loses_no_session() {
     let proxy = Proxy::before(port).await;
     let through = MemcachedCache::new([format!("127.0.0.1:{}", proxy.port())]).unwrap();
     let (through, direct) = (store(through), store(server.cache()));
-    faults::rotate_without_answers("memcached", through, direct, &proxy, None).await;
+    faults::rotate_without_answers("memcached", through, direct, &proxy, None, &faults::TWO_STEPS)
+        .await;
 }
 
 /// What its first try has written is no entry of somebody else's.

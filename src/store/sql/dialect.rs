@@ -36,7 +36,7 @@ impl Dialect {
     /// The statements for a table, each with its parameters in the order of their numbers.
     pub(super) fn statements(self, table: &str) -> Statements {
         let table = self.quoted(table);
-        let [first, second, third, fourth, _] = self.parameters();
+        let [first, second, third, fourth, fifth] = self.parameters();
         let time = |parameter: &str| self.time(parameter);
         let expire_date = self.read_time("expire_date");
         let is_data = |parameter: &str| self.is_same_text("session_data", parameter);
@@ -103,6 +103,19 @@ impl Dialect {
                  WHERE session_key = {third} AND {}",
                 time(second),
                 is_data(fourth),
+            )
+            .into(),
+            cycle_key: format!(
+                "UPDATE {table} SET session_key = {first}, session_data = {second}, expire_date = {} \
+                 WHERE session_key = {fourth}",
+                time(third),
+            )
+            .into(),
+            cycle_key_revision: format!(
+                "UPDATE {table} SET session_key = {first}, session_data = {second}, expire_date = {} \
+                 WHERE session_key = {fourth} AND {}",
+                time(third),
+                is_data(fifth),
             )
             .into(),
             touch: format!(
@@ -206,6 +219,10 @@ pub(super) struct Statements {
     pub(super) save: Arc<str>,
     /// Data, expire date, key, data that is to be replaced.
     pub(super) save_revision: Arc<str>,
+    /// New key, data, expire date, key.
+    pub(super) cycle_key: Arc<str>,
+    /// New key, data, expire date, key, data that is to be replaced.
+    pub(super) cycle_key_revision: Arc<str>,
     /// Expire date, key.
     pub(super) touch: Arc<str>,
     /// Key.

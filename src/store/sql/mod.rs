@@ -273,11 +273,13 @@ impl Outcome {
 }
 
 pub(super) fn taken_is_no_row(error: SqlError) -> Result<u64, SqlError> {
-    let database_error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
-    if database_error.is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
-        return Ok(0);
-    }
-    Err(error)
+    if is_taken(&error) { Ok(0) } else { Err(error) }
+}
+
+/// Whether a key is taken.
+fn is_taken(error: &SqlError) -> bool {
+    let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
+    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 impl SqlStore {
@@ -571,6 +573,39 @@ impl SessionStore for SqlStore {
             0 if repeated && !self.exists(session_key).await? => Err(SqlError::unknown().into()),
             0 => Err(StoreError::Conflict),
             _ => Ok(()),
+        }
+    }
+
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        let gone =
+            if record.revision.is_some() { StoreError::Conflict } else { StoreError::Update };
+        if self.cannot_exist(session_key) {
+            return Err(gone);
+        }
+        let (session_data, expire_date) = self.encode(record)?;
+        let (new, data, expire_date) = (record.session_key.as_str(), &*session_data, &*expire_date);
+        let key = session_key.as_str();
+        let cycled = match &record.revision {
+            None => run!(self, cycle_key[new, data, expire_date, key] execute),
+            Some(revision) => {
+                let before = revision.as_text().ok_or(StoreError::Conflict)?;
+                run!(self, cycle_key_revision[new, data, expire_date, key, before] execute)
+            }
+        };
+        let Outcome { rows, repeated } = match cycled {
+            Err(error) if is_taken(&error) => return Err(StoreError::Create),
+            cycled => cycled.or_else(|error| no_such_key(error, key))?,
+        };
+        match rows {
+            0 if repeated && self.holds(new, data).await? => {
+                Ok(Saved::as_revision(Revision::new(session_data.into_bytes())))
+            }
+            0 => Err(gone),
+            _ => Ok(Saved::as_revision(Revision::new(session_data.into_bytes()))),
         }
     }
 
