@@ -73,7 +73,7 @@ async fn table(
     url: &StoreUrl,
     settings: &SessionSettings,
 ) -> Result<Arc<dyn SessionStore>, ConnectError> {
-    use super::{ReplicatedStore, SqlStore};
+    use super::SqlStore;
 
     let options = ["cache_table", "cache_url", "replica_url"];
     if options.iter().filter(|name| url.text(name).is_some()).count() > 1 {
@@ -109,6 +109,7 @@ async fn table(
     if url.text("cache_url").is_some() || url.text("cache_table").is_some() {
         return Err(ConnectError::no_driver("redis"));
     }
+    #[cfg(feature = "postgres")]
     if let Some(replica_url) = url.text("replica_url") {
         let replica_url: StoreUrl = replica_url.parse()?;
         if !matches!(replica_url.scheme(), "postgres" | "postgresql") {
@@ -119,7 +120,7 @@ async fn table(
         if let Some(table) = url.text("table") {
             replica = replica.with_table(table);
         }
-        return Ok(Arc::new(ReplicatedStore::new(store, replica)));
+        return Ok(Arc::new(super::ReplicatedStore::new(store, replica)));
     }
     Ok(Arc::new(store))
 }

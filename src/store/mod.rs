@@ -35,11 +35,13 @@ mod memcached;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
+#[cfg(feature = "postgres")]
+mod proof;
 // `redis` alone is the name of the driver.
 #[cfg(feature = "redis")]
 #[path = "redis/mod.rs"]
 mod redis_cache;
-#[cfg(feature = "_sql")]
+#[cfg(feature = "postgres")]
 mod replicated;
 #[cfg(any(feature = "_sql", feature = "memcached", feature = "redis"))]
 mod retry;
@@ -76,7 +78,7 @@ pub use memory_cache::MemoryCache;
 pub use redis;
 #[cfg(feature = "redis")]
 pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
-#[cfg(feature = "_sql")]
+#[cfg(feature = "postgres")]
 pub use replicated::ReplicatedStore;
 pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]

@@ -1,10 +1,10 @@
 //! A table with a read replica beside it.
 //!
 //! What is written goes to the primary, and so does every look that decides about a write. Reads go to
-//! the replica, which may lag: a session that is not there, or that this process has written a short
-//! while ago, is asked of the primary. What a replica shows too late is a session of the past, never a
-//! loss: saving it replaces only the state that was read, so it finds the conflict at the primary and
-//! merges.
+//! the replica, as long as it is known not to lag too far: a session that is not there, or that this
+//! process has written a short while ago, is asked of the primary. What a replica shows too late is a session
+//! of the past, never a loss: saving it replaces only the state that was read, so it finds the conflict at
+//! the primary and merges.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -17,24 +17,39 @@ use crate::session::{
     DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
 };
 use crate::store::SqlStore;
+use crate::store::proof::{Decision, Proof};
 
 /// How many sessions written a short while ago are kept apart.
 const CAPACITY: usize = 65_536;
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(1);
 
-/// A [`SqlStore`] that reads from a replica.
+/// A [`SqlStore`] that reads from a replica. Both are PostgreSQL.
 ///
 /// # How old an answer can be
 ///
-/// Of what this process has written, saved, touched or deleted, never: for
-/// [`with_settle_time`](ReplicatedStore::with_settle_time) the primary answers. Of what others have
-/// written, as old as the replica: if somebody has logged out through another process, a request that is
-/// read from a replica which has not heard of it yet still sees the session. It cannot be saved any
-/// more, and it is not brought back. Nor is a change lost that the replica had not heard of, unless both
-/// have set the same name: the two requests count as having run at the same time. Where that is too
-/// much, read from the primary.
+/// A read shows all that was written up to a [settle time](ReplicatedStore::with_settle_time) before it
+/// began, a second at first, by whomever. What this process has created, saved, touched or deleted itself
+/// it shows at once, since for so long the primary answers.
+///
+/// So if somebody has logged out through another process, a request may still see the session for a
+/// second. It cannot be saved any more, and it is not brought back. Nor is a change lost that the
+/// replica had not heard of, unless both have set the same name: the two requests count as having run at
+/// the same time. Where that is too much, read from the primary.
+///
+/// The replica answers only with a proof: the primary has said how far its log goes, and the replica that it
+/// has replayed as much. The question is put beside the reads, at most twice in a settle time, and
+/// not where nobody reads; no read waits for it. Without proof the primary answers: at the beginning, after a
+/// rest, while the replica lags by more than half the settle time, while its replay is paused, after it was
+/// promoted, and after the primary has changed until the replica's next restart point, some minutes. A
+/// warning tells when that begins. The time from the proof on is measured by the clock of this
+/// process; those of the servers are of no account.
 ///
 /// A replica that is away or refuses costs a warning and a round trip; the primary answers.
+///
+/// # One replica
+///
+/// Its address leads to one server. Behind a balancer over several a proof would be of one of them, and
+/// the answer of another.
 ///
 /// # Example
 ///
@@ -56,19 +71,24 @@ pub struct ReplicatedStore {
     primary: SqlStore,
     replica: SqlStore,
     recent: Arc<Recent>,
+    proof: Arc<Proof>,
 }
 
 impl ReplicatedStore {
-    /// A store that writes to the one and reads from the other.
+    /// A store that writes to the one and reads from the other. Where they are not PostgreSQL, the primary
+    /// always answers.
     pub fn new(primary: SqlStore, replica: SqlStore) -> Self {
-        Self { primary, replica, recent: Arc::new(Recent::new(SETTLE)) }
+        let (recent, proof) = (Arc::new(Recent::new(SETTLE)), Arc::new(Proof::new(SETTLE)));
+        Self { primary, replica, recent, proof }
     }
 
-    /// Sets how long the primary answers for what was written here, five seconds at first: longer than
-    /// the replica ever lags.
+    /// Sets how old an answer of the replica may be, and how long the primary answers for what was written
+    /// here: a second at first. More than twice what the replica usually lags makes sense; with zero the
+    /// primary always answers.
     #[must_use]
     pub fn with_settle_time(mut self, settle: Duration) -> Self {
         self.recent = Arc::new(Recent::new(settle));
+        self.proof = Arc::new(Proof::new(settle));
         self
     }
 
@@ -80,6 +100,82 @@ impl ReplicatedStore {
     /// Where sessions are read.
     pub fn replica(&self) -> &SqlStore {
         &self.replica
+    }
+
+    /// Whether the replica may answer; begins a proof beside it if one is due.
+    fn may_read_replica(&self, session_key: &SessionKey) -> bool {
+        let now = Instant::now();
+        let Decision { replica, attempt } = self.proof.decide(now);
+        if attempt {
+            let attempt = Attempt::begin(&self.proof);
+            tokio::spawn(attempt.run(self.primary.clone(), self.replica.clone()));
+        }
+        replica && !self.recent.knows(session_key, now)
+    }
+}
+
+/// An attempt to prove that the replica does not lag; over when this goes, whatever the reason.
+struct Attempt {
+    proof: Arc<Proof>,
+    outcome: Result<Instant, Reason>,
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("it was not asked to the end")]
+    Interrupted,
+    #[error("it lags, or does not answer")]
+    Lags,
+    #[error("it does not follow this primary")]
+    OtherLog,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Attempt {
+    fn begin(proof: &Arc<Proof>) -> Self {
+        Self { proof: Arc::clone(proof), outcome: Err(Reason::Interrupted) }
+    }
+
+    async fn run(mut self, primary: SqlStore, replica: SqlStore) {
+        let begun = Instant::now();
+        let limit = self.proof.limit();
+        let proved = tokio::time::timeout(limit / 2, prove(&primary, &replica, limit / 256)).await;
+        self.outcome = proved.unwrap_or(Err(Reason::Lags)).map(|()| begun);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let is_news = self.proof.attempted(self.outcome.as_ref().ok().copied());
+        match &self.outcome {
+            Err(reason) if is_news => tracing::warn!(
+                target: "django_session",
+                reason = reason as &(dyn std::error::Error + 'static),
+                "the replica may be too old, so the primary answers"
+            ),
+            Ok(_) if is_news => {
+                tracing::info!(target: "django_session", "the replica answers again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits until the replica has all that the primary has when it is asked.
+async fn prove(primary: &SqlStore, replica: &SqlStore, mut pause: Duration) -> Result<(), Reason> {
+    let wanted = primary.log_position().await?;
+    loop {
+        let found = replica.log_position().await?;
+        if found.includes(&wanted) {
+            return Ok(());
+        }
+        if !found.follows(&wanted) {
+            return Err(Reason::OtherLog);
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
@@ -164,7 +260,7 @@ impl SessionStore for ReplicatedStore {
         session_key: &SessionKey,
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
-        if !self.recent.knows(session_key, Instant::now()) {
+        if self.may_read_replica(session_key) {
             match self.replica.load(session_key, now).await {
                 Ok(Some(record)) => return Ok(Some(record)),
                 Ok(None) => {}

@@ -115,6 +115,7 @@ async fn what_is_wrong_with_an_address_is_said() {
             "the option `cache_url` of the address",
         ),
         ("sqlite::memory:?cache_url=hunter2", "the address must begin with a scheme"),
+        ("sqlite::memory:?replica_url=hunter2", "an option of the address is unknown"),
         (
             "sqlite::memory:?cache_url=memory%3A",
             "the option `cache_url` of the address must be the address of a Redis or memcached server",

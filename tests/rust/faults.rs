@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use django_session::session::{Saved, SessionRecord};
-use django_session::store::SqlStore;
+use django_session::store::sqlx::sqlite::SqliteConnectOptions;
+use django_session::store::sqlx::{self, AssertSqlSafe};
+use django_session::store::{SqlPool, SqlStore};
 use django_session::{DateTime, Session, SessionError, SessionKey, SessionStore, StoreError};
 use jiff::SignedDuration;
 
@@ -249,9 +252,9 @@ async fn a_caller_that_gives_up_leaves_the_next_one_its_own_answer() {
                 // Reading, and writing what nobody else reads.
                 let done = if round % 2 == 0 {
                     let load = store.load(&record.session_key, now());
-                    polled(1 + round / 2 % 20, load).await.is_some()
+                    polled(1 + round / 2 % 8, load).await.is_some()
                 } else {
-                    polled(1 + round / 2 % 20, store.create(&other)).await.is_some()
+                    polled(1 + round / 2 % 8, store.create(&other)).await.is_some()
                 };
                 given_up += u32::from(!done);
                 let (first, second) = (&records[round as usize % 7], &records[7]);
@@ -266,7 +269,7 @@ async fn a_caller_that_gives_up_leaves_the_next_one_its_own_answer() {
             }
             let kept = if persistent { "kept" } else { "not kept" };
             eprintln!("{:?}, statements {kept}: {given_up} of 160 gave up", place.kind);
-            assert!(given_up > 5, "{:?}", place.kind);
+            assert!(given_up > 0, "{:?}", place.kind);
         }
     }
 }
@@ -440,6 +443,143 @@ async fn a_database_that_only_reads_refuses_to_write() {
     seen.print("SqlStore, Postgres", "read-only");
 }
 
+/// MariaDB lets those with rights over the server write all the same, so it is another user.
+#[tokio::test]
+async fn a_mariadb_that_only_reads_refuses_to_write() {
+    let Some(servers) = Servers::start("mariadb", "TEST_MYSQL_URL") else { return };
+    let mut place = Place::without_table(Kind::MySql).unwrap();
+    servers.url("TEST_MYSQL_URL").clone_into(&mut place.url);
+    for statement in crate::stores::ddl(Kind::MySql) {
+        place.execute(&statement.replace("django_session", &place.table)).await;
+    }
+    place.execute("CREATE USER site@'127.0.0.1' IDENTIFIED BY 'site'").await;
+    place.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO site@'127.0.0.1'").await;
+    let database = place.url.rsplit('/').next().unwrap();
+    let url = format!("mysql://site:site@127.0.0.1:{}/{database}", port_of(&place.url));
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    let direct = place.store().await;
+    let mut seen = Seen::default();
+    place.execute("SET GLOBAL read_only = 1").await;
+    for what in STEPS {
+        let outcome = step(what, &store, &direct, async || (), async || ()).await;
+        assert_eq!(outcome, if what == "load" { "done" } else { "refused" }, "{what}");
+        seen.note(what, outcome);
+    }
+    seen.print("SqlStore, MySql", "read-only");
+    place.execute("SET GLOBAL read_only = 0").await;
+    recovers(&store).await;
+}
+
+/// Fills what room there is for the table, and makes some again.
+async fn fill(name: &str, store: &SqlStore, make_room: impl AsyncFnOnce()) {
+    let there = numbered(1);
+    let created = store.create(&there).await.unwrap();
+    let large = || {
+        let mut record = numbered(2);
+        // Random, so that it cannot be made smaller.
+        let text: String = (0..2_000).map(|_| SessionKey::generate().as_str().to_owned()).collect();
+        Arc::make_mut(&mut record.data).insert("large", &text).unwrap();
+        record
+    };
+    let mut fillers = Vec::new();
+    let refused = loop {
+        let filler = large();
+        match store.create(&filler).await {
+            Ok(_) => fillers.push(filler),
+            Err(error) => break error,
+        }
+        assert!(fillers.len() < 1_000, "there is no end of room");
+    };
+    assert_eq!(name_of(&refused), "refused");
+    let grown = SessionRecord {
+        session_key: there.session_key.clone(),
+        revision: created.revision,
+        ..large()
+    };
+    let refused = store.save(&grown).await.unwrap_err();
+    assert_eq!(name_of(&refused), "refused");
+    let refused = std::error::Error::source(&refused).unwrap().to_string();
+    let count = fillers.len();
+    eprintln!("{name}, full after {count} sessions: create, save: refused: {refused}");
+    let found = store.load(&there.session_key, now()).await.unwrap().unwrap();
+    assert_eq!(found.data, there.data, "it is what it was");
+    for filler in &fillers {
+        let found = store.load(&filler.session_key, now()).await.unwrap().unwrap();
+        assert_eq!(found.data, filler.data, "what was acknowledged is there");
+    }
+    make_room().await;
+    for filler in &fillers {
+        store.delete(&filler.session_key).await.unwrap();
+    }
+    recovers(store).await;
+    store.save(&SessionRecord { revision: found.revision, ..grown }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_sqlite_file_leaves_the_old_session() {
+    let Some(place) = Place::new(Kind::Sqlite).await else { return };
+    let options = SqliteConnectOptions::from_str(&place.url).unwrap();
+    let pool = sqlx::SqlitePool::connect_with(options.pragma("max_page_count", "200"));
+    let store = SqlStore::new(pool.await.unwrap(), settings().codec().unwrap());
+    let store = store.with_table(&place.table);
+    fill("SqlStore, Sqlite", &store, async || ()).await;
+}
+
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// A disk with this much room, which belongs to whom the process belongs; `None` if this takes root.
+    fn new(size: &str, pid: u32) -> Option<Self> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+        let directory = tempfile::tempdir().unwrap();
+        let owner = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(directory.path());
+        if !mount.stderr(std::process::Stdio::null()).status().is_ok_and(|done| done.success()) {
+            eprintln!("NOT TESTED: a full disk; mounting a small one takes root");
+            return None;
+        }
+        let mounted = Self(directory);
+        chown(mounted.0.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        let rights = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(mounted.0.path(), rights).unwrap();
+        Some(mounted)
+    }
+
+    fn grow(&self, size: &str) {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(self.0.path());
+        assert!(mount.status().unwrap().success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+/// MariaDB is not asked: 10.11 ends itself when its tables find no room.
+#[tokio::test]
+async fn a_full_disk_of_postgres_leaves_the_old_session() {
+    let Some(servers) = Servers::start("postgres", "TEST_POSTGRES_URL") else { return };
+    let [(pid, _)] = servers.processes("TEST_POSTGRES_URL")[..] else { panic!() };
+    let Some(disk) = Mounted::new("2m", pid) else { return };
+    let mut place = Place::without_table(Kind::Postgres).unwrap();
+    servers.url("TEST_POSTGRES_URL").clone_into(&mut place.url);
+    let path = disk.0.path().display();
+    place.execute(&format!("CREATE TABLESPACE small LOCATION '{path}'")).await;
+    for statement in crate::stores::ddl(Kind::Postgres) {
+        let statement = statement.replace("django_session", &place.table);
+        let is_table = statement.starts_with("CREATE TABLE");
+        place.execute(&(statement + if is_table { " TABLESPACE small" } else { "" })).await;
+    }
+    fill("SqlStore, Postgres", &place.store().await, async || disk.grow("64m")).await;
+    drop(servers);
+}
+
 /// Somebody else holds the row: the store waits, but not for ever.
 #[tokio::test]
 async fn a_row_that_is_held_is_waited_for_in_vain() {
@@ -464,10 +604,112 @@ async fn a_row_that_is_held_is_waited_for_in_vain() {
     }
 }
 
+/// Somebody else has the second of two rows and wants the first one: MariaDB undoes who has changed
+/// less, which is the store.
+#[tokio::test]
+async fn who_is_undone_by_a_deadlock_is_tried_again() {
+    let Some(place) = Place::new(Kind::MySql).await else { return };
+    let elsewhere = Place::new(Kind::MySql).await.unwrap();
+    let (store, more) = (place.store().await, elsewhere.store().await);
+    let deadlocks = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                     WHERE VARIABLE_NAME = 'INNODB_DEADLOCKS'";
+    let deadlocks = async || place.select(deadlocks).await[0].parse::<u64>().unwrap();
+    for round in 1..=3 {
+        // In this order by either index.
+        let mut keys = [SessionKey::generate(), SessionKey::generate()];
+        keys.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        for (session_key, seconds) in keys.iter().zip([-20, -10]) {
+            let session_key = session_key.clone();
+            let record = SessionRecord { session_key, expire_date: at(seconds), ..numbered(round) };
+            store.create(&record).await.unwrap();
+        }
+        for number in 0..20 {
+            more.create(&numbered(number)).await.unwrap();
+        }
+        let before = deadlocks().await;
+        let SqlPool::MySql(pool) = place.pool().await else { panic!() };
+        let mut transaction = pool.begin().await.unwrap();
+        let mut update = async |table: &str, session_key: &str| {
+            let sql = format!(
+                "UPDATE {table} SET session_data = 'other {round}' WHERE session_key LIKE '{session_key}'"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
+        };
+        update(&elsewhere.table, "%").await;
+        update(&place.table, keys[1].as_str()).await;
+        let clearing = store.clone();
+        let clearing = tokio::spawn(async move { clearing.clear_expired(now()).await });
+        // It has the first one and waits for the second one.
+        let waiting = format!(
+            "SELECT lock_table FROM information_schema.INNODB_LOCKS WHERE lock_table LIKE '%{}%'",
+            place.table
+        );
+        while place.select(&waiting).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        update(&place.table, keys[0].as_str()).await;
+        let after = deadlocks().await;
+        assert!(after > before, "there was none");
+        assert!(!clearing.is_finished(), "it is tried again, and waits");
+        transaction.commit().await.unwrap();
+        assert_eq!(clearing.await.unwrap().unwrap(), 2);
+        eprintln!("SqlStore, MySql, deadlock {round}: done, {} counted", after - before);
+    }
+}
+
+/// A statement of the store has one row on PostgreSQL, or passes over those that others have, so that it is
+/// in no deadlock. A stricter isolation undoes it nevertheless.
+#[tokio::test]
+async fn who_cannot_be_serialized_is_tried_again() {
+    let Some(place) = Place::new(Kind::Postgres).await else { return };
+    let strict = "&options=-c%20default_transaction_isolation%3Dserializable";
+    let url = through(&place.url, port_of(&place.url), strict);
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    let SqlPool::Postgres(pool) = store.pool().clone() else { panic!() };
+    let SqlPool::Postgres(others) = place.pool().await else { panic!() };
+    let update = |record: &SessionRecord| {
+        let key = record.session_key.as_str();
+        let sql = format!(
+            "UPDATE {} SET session_data = session_data || '' WHERE session_key = '{key}'",
+            place.table
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+    };
+    for by_store in [false, true] {
+        let record = numbered(1);
+        store.create(&record).await.unwrap();
+        let mut other = others.begin().await.unwrap();
+        update(&record).execute(&mut *other).await.unwrap();
+        let saving = {
+            let (store, pool) = (store.clone(), pool.clone());
+            let (record, sql) = (record.clone(), update(&record));
+            tokio::spawn(async move {
+                if by_store {
+                    return store.save(&record).await.map(drop).map_err(|error| error.to_string());
+                }
+                let error = sql.execute(&pool).await.unwrap_err();
+                Err(error.as_database_error().unwrap().code().unwrap().into_owned())
+            })
+        };
+        let waiting = format!(
+            "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+             AND query LIKE '%{}%' AND pid <> pg_backend_pid()",
+            place.table
+        );
+        while place.select(&waiting).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        other.commit().await.unwrap();
+        let outcome = saving.await.unwrap();
+        // What happens to whoever does not try again.
+        assert_eq!(outcome, if by_store { Ok(()) } else { Err("40001".to_owned()) });
+    }
+}
+
 /// Those who clear expired sessions at once, beside those who save, get into each other's way on
-/// MariaDB; the server then undoes one of them, which is tried again.
+/// MariaDB; the server then may undo one of them, which is tried again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deadlocks_are_tried_again() {
+async fn those_who_clear_and_save_at_once_all_succeed() {
     for place in Place::all().await {
         let store = place.store().await;
         let live: Vec<_> = (0..20).map(numbered).collect();

@@ -45,7 +45,7 @@ fn changed(inputs: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
         let other = &inputs[random.below(inputs.len())];
         match (random.below(7), input.get_mut(at)) {
             (0, Some(byte)) => *byte ^= 1 << random.below(8),
-            (1, Some(byte)) => *byte = random.below(256) as u8,
+            (1, Some(byte)) => *byte = u8::try_from(random.below(256)).unwrap(),
             (2, Some(byte)) => *byte = [0, 1, 0x7f, 0x80, 0xff, b'(', b'"', b':'][random.below(8)],
             (3, _) => input.truncate(at),
             (4, _) => {

@@ -18,7 +18,7 @@ type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The connection. One that is dropped in the middle of an operation is closed.
 pub(super) struct Lane {
-    client: Client,
+    client: Box<Client>,
     connection: MultiplexedConnection,
     /// What reads and writes; none once it has ended.
     driver: Option<Driver>,
@@ -40,11 +40,11 @@ impl Lane {
         let (connection, driver) =
             MultiplexedConnection::new_with_config(login, stream, config).await?;
         let driver: Driver = Box::pin(driver);
-        Ok(Some(Self { client: client.clone(), connection, driver: Some(driver) }))
+        Ok(Some(Self { client: Box::new(client.clone()), connection, driver: Some(driver) }))
     }
 
     /// Where it leads to.
-    pub(super) fn into_client(self) -> Client {
+    pub(super) fn into_client(self) -> Box<Client> {
         self.client
     }
 

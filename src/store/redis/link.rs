@@ -99,9 +99,9 @@ enum Connection {
 
 /// Where the lane is.
 enum LaneState {
-    Free(Lane),
+    Free(Box<Lane>),
     /// Who had it was dropped in the middle of an operation; this is where it led to.
-    Lost(Client),
+    Lost(Box<Client>),
     /// There is none, or somebody uses or makes it.
     None,
 }
@@ -115,7 +115,7 @@ enum Way {
 /// The lane while an operation has it.
 struct Borrowed {
     /// None once it is given back.
-    lane: Option<Lane>,
+    lane: Option<Box<Lane>>,
     generation: u64,
     link: Arc<Link>,
 }
@@ -134,7 +134,7 @@ impl Drop for Borrowed {
 /// What [`Link::connect`] makes.
 struct Connected {
     connection: Connection,
-    lane: Option<Lane>,
+    lane: Option<Box<Lane>>,
 }
 
 struct Kept {
@@ -305,7 +305,7 @@ impl Link {
     }
 
     /// Makes another lane, for later.
-    fn make_lane(self: &Arc<Self>, client: Client, generation: u64) {
+    fn make_lane(self: &Arc<Self>, client: Box<Client>, generation: u64) {
         let link = Arc::clone(self);
         tokio::spawn(async move {
             let lane = link.connect_lane(&client).await;
@@ -319,9 +319,9 @@ impl Link {
     }
 
     /// A lane, unless there is something in the way: it is not needed.
-    async fn connect_lane(&self, client: &Client) -> Option<Lane> {
+    async fn connect_lane(&self, client: &Client) -> Option<Box<Lane>> {
         let connected = tokio::time::timeout(self.limits.connection, Lane::connect(client)).await;
-        connected.ok()?.ok()?
+        connected.ok()?.ok()?.map(Box::new)
     }
 
     /// Makes another connection, behind the back of those who use the one of this generation.

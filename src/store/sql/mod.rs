@@ -10,6 +10,8 @@ mod connect;
 mod dialect;
 mod error;
 mod lease;
+#[cfg(feature = "postgres")]
+mod log_position;
 
 use std::fmt;
 use std::num::NonZeroU32;
