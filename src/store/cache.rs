@@ -98,6 +98,25 @@ pub trait Cache: fmt::Debug + Send + Sync + 'static {
     /// Removes an entry: any, or the one of this revision. Of [`Written::Done`] the revision is of no
     /// account.
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError>;
+
+    /// Removes an entry, any or the one of this revision, and adds one under another key where there is
+    /// none: in one step, which is wholly done or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Create`] if there is an entry under the new key, [`StoreError::Unsupported`] if that
+    /// takes two steps here, as it does at first.
+    #[expect(unused_variables, reason = "it is not supported")]
+    async fn cycle_key(
+        &self,
+        key: &str,
+        new_key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+        revision: Option<&Revision>,
+    ) -> Result<Written, StoreError> {
+        Err(StoreError::Unsupported { operation: "cycle_key" })
+    }
 }
 
 /// A shared cache is a cache.
@@ -136,6 +155,17 @@ impl<C: Cache + ?Sized> Cache for Arc<C> {
 
     async fn delete(&self, key: &str, revision: Option<&Revision>) -> Result<Written, StoreError> {
         (**self).delete(key, revision).await
+    }
+
+    async fn cycle_key(
+        &self,
+        key: &str,
+        new_key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+        revision: Option<&Revision>,
+    ) -> Result<Written, StoreError> {
+        (**self).cycle_key(key, new_key, value, timeout, revision).await
     }
 }
 
@@ -281,6 +311,25 @@ impl SessionStore for CacheStore {
     ) -> Result<(), StoreError> {
         match self.cache.delete(&self.key(session_key), Some(revision)).await? {
             Written::Done(_) => Ok(()),
+            Written::Changed | Written::Missing => Err(StoreError::Conflict),
+        }
+    }
+
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        let (key, new_key) = (self.key(session_key), self.key(&record.session_key));
+        let revision = record.revision.as_ref();
+        let (value, timeout) = self.encode(record)?;
+        if !timeout.is_positive() {
+            // It would be gone at once, which `create` knows how to say.
+            return Err(StoreError::Unsupported { operation: "cycle_key" });
+        }
+        match self.cache.cycle_key(&key, &new_key, &value, timeout, revision).await? {
+            Written::Done(revision) => Ok(Saved::as_revision(revision)),
+            Written::Missing if revision.is_none() => Err(StoreError::Update),
             Written::Changed | Written::Missing => Err(StoreError::Conflict),
         }
     }

@@ -18,8 +18,8 @@ use super::cache::{Cache, CacheEntry, Written};
 use super::connect::ConnectError;
 use super::retry::{Failure, Tries};
 use super::sql::{
-    Dialect, Lease, Outcome, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, no_such_key, run,
-    taken_is_no_row,
+    Dialect, Lease, Outcome, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_taken,
+    no_such_key, run, taken_is_no_row,
 };
 use crate::codec::cache::database_expires;
 use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreError};
@@ -341,6 +341,35 @@ impl Cache for DatabaseCache {
             written => Ok(written),
         }
     }
+
+    async fn cycle_key(
+        &self,
+        key: &str,
+        new_key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+        revision: Option<&Revision>,
+    ) -> Result<Written, StoreError> {
+        if self.pool.cannot_have(key) {
+            return Ok(Written::Missing);
+        }
+        let (text, expires, now) = (text(value)?, self.expires(timeout)?, self.now()?);
+        let cycled = match revision.map(Revision::as_text) {
+            None => run!(self, cycle_key[new_key, text, &*expires, key, &*now] execute),
+            Some(Some(before)) => {
+                run!(self, cycle_key_revision[new_key, text, &*expires, key, &*now, before] execute)
+            }
+            Some(None) => Ok(Outcome::default()),
+        };
+        let cycled = match cycled {
+            Err(error) if is_taken(&error) => return Err(StoreError::Create),
+            cycled => cycled.or_else(|error| no_such_key(error, key))?,
+        };
+        if cycled.rows == 0 && cycled.repeated && self.holds(new_key, value).await? {
+            return Ok(Written::Done(Revision::new(value)));
+        }
+        self.written(cycled, Revision::new(value), key, revision).await
+    }
 }
 
 /// SQL, made once per cache so that the driver finds it in its cache of prepared statements.
@@ -357,6 +386,10 @@ struct Statements {
     replace: Arc<str>,
     /// Value, expires, key, now, value that is to be replaced.
     replace_revision: Arc<str>,
+    /// New key, value, expires, key, now.
+    cycle_key: Arc<str>,
+    /// New key, value, expires, key, now, value that is to be replaced.
+    cycle_key_revision: Arc<str>,
     /// Expires, key, now.
     touch: Arc<str>,
     /// Key, now.
@@ -370,7 +403,7 @@ struct Statements {
 impl Statements {
     fn new(dialect: Dialect, table: &str) -> Self {
         let table = dialect.quoted(table);
-        let [first, second, third, fourth, fifth] = dialect.parameters();
+        let [first, second, third, fourth, fifth, sixth] = dialect.parameters();
         let time = |parameter| dialect.time(parameter);
         let is_value = |parameter| dialect.is_same_text("value", parameter);
         // Not an error, so that a server's log does not fill with keys that were drawn twice.
@@ -381,6 +414,12 @@ impl Statements {
         let set = format!(
             "UPDATE {table} SET value = {first}, expires = {} WHERE cache_key = {third} AND expires",
             time(second),
+        );
+        let cycle_key = format!(
+            "UPDATE {table} SET cache_key = {first}, value = {second}, expires = {} \
+             WHERE cache_key = {fourth} AND expires >= {}",
+            time(third),
+            time(fifth),
         );
         let of_key = format!("FROM {table} WHERE cache_key = {first}");
         let expires = dialect.read_time("expires");
@@ -400,6 +439,8 @@ impl Statements {
             renew: format!("{set} < {}", time(fourth)).into(),
             replace: format!("{set} >= {}", time(fourth)).into(),
             replace_revision: format!("{set} >= {} AND {}", time(fourth), is_value(fifth)).into(),
+            cycle_key_revision: format!("{cycle_key} AND {}", is_value(sixth)).into(),
+            cycle_key: cycle_key.into(),
             touch: format!(
                 "UPDATE {table} SET expires = {} WHERE cache_key = {second} AND expires >= {}",
                 time(first),

@@ -418,7 +418,7 @@ async fn a_rotation_whose_answers_are_lost_loses_no_session() {
             table.store.clone(),
             &proxy,
             None,
-            &faults::TWO_STEPS,
+            &["done", "done"],
         )
         .await;
     }

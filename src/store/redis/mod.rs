@@ -36,6 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MISSING: i64 = 0;
 const CHANGED: i64 = 1;
 const DONE: i64 = 2;
+const TAKEN: i64 = 3;
 
 // An error inside a script is handed on as it is: servers before version 7 would wrap it in text.
 
@@ -56,6 +57,20 @@ if not stored then return 0 end
 if stored ~= ARGV[1] then return 1 end
 local done = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 if done.err then return done end
+return 2
+";
+
+/// Moves an entry to another key, with another value: any, or one of a certain value.
+const CYCLE_KEY: &str = "\
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'table' then return stored end
+if not stored then return 0 end
+if ARGV[3] and stored ~= ARGV[3] then return 1 end
+local done = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2], 'NX')
+if not done then return 3 end
+if done.err then return done end
+done = redis.pcall('DEL', KEYS[1])
+if type(done) == 'table' then return done end
 return 2
 ";
 
@@ -152,6 +167,7 @@ pub struct RedisCache {
 struct Scripts {
     read: Script,
     replace: Script,
+    cycle_key: Script,
     delete: Script,
 }
 
@@ -259,6 +275,7 @@ impl RedisCache {
             scripts: Arc::new(Scripts {
                 read: Script::new(READ),
                 replace: Script::new(REPLACE),
+                cycle_key: Script::new(CYCLE_KEY),
                 delete: Script::new(DELETE),
             }),
         }
@@ -341,10 +358,10 @@ impl RedisCache {
     async fn read(&self, key: &str) -> Result<Option<(Value, Value)>, RedisError> {
         let mut values = if self.source.is_cluster() {
             let script = &self.scripts.read;
-            let read = self.link.send(key, &pipeline([script.by_hash(key)])).await;
+            let read = self.link.send(key, &pipeline([script.by_hash(&[key])])).await;
             let answers = match read {
                 Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
-                    self.link.send(key, &pipeline([script.in_full(key)])).await?
+                    self.link.send(key, &pipeline([script.in_full(&[key])])).await?
                 }
                 answers => answers?,
             };
@@ -369,16 +386,17 @@ impl RedisCache {
     async fn run(
         &self,
         script: &Script,
-        key: &str,
+        keys: &[&str],
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Outcome, RedisError> {
+        let key = keys.first().copied().unwrap_or_default();
         let with_arguments = |mut command| {
             arguments(&mut command);
             command
         };
-        match self.write(key, with_arguments(script.by_hash(key))).await {
+        match self.write(key, with_arguments(script.by_hash(keys))).await {
             Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
-                self.write(key, with_arguments(script.in_full(key))).await
+                self.write(key, with_arguments(script.in_full(keys))).await
             }
             done => done,
         }
@@ -461,7 +479,8 @@ impl Cache for RedisCache {
                 _ => Err(RedisError::unexpected().into()),
             };
         };
-        let outcome = self.run(&self.scripts.replace, key, |command| {
+        let keys = [key];
+        let outcome = self.run(&self.scripts.replace, &keys, |command| {
             command.arg(revision.as_bytes()).arg(value).arg(millis(timeout));
         });
         let outcome = outcome.await?;
@@ -491,7 +510,8 @@ impl Cache for RedisCache {
         let outcome = match revision {
             None => self.write(key, command("DEL", key)).await?,
             Some(revision) => {
-                let outcome = self.run(&self.scripts.delete, key, |command| {
+                let keys = [key];
+                let outcome = self.run(&self.scripts.delete, &keys, |command| {
                     command.arg(revision.as_bytes());
                 });
                 outcome.await?
@@ -506,6 +526,38 @@ impl Cache for RedisCache {
             Value::Int(MISSING) => outcome.done(&[]).map(|_| Written::Missing),
             Value::Int(CHANGED) if revision.is_some() => Ok(Written::Changed),
             Value::Int(_) => outcome.done(&[]),
+            _ => Err(RedisError::unexpected().into()),
+        }
+    }
+
+    /// In a cluster the two keys are on two servers as a rule.
+    async fn cycle_key(
+        &self,
+        key: &str,
+        new_key: &str,
+        value: &[u8],
+        timeout: SignedDuration,
+        revision: Option<&Revision>,
+    ) -> Result<Written, StoreError> {
+        if self.source.is_cluster() {
+            return Err(StoreError::Unsupported { operation: "cycle_key" });
+        }
+        let keys = [key, new_key];
+        let outcome = self.run(&self.scripts.cycle_key, &keys, |command| {
+            command.arg(value).arg(millis(timeout));
+            if let Some(revision) = revision {
+                command.arg(revision.as_bytes());
+            }
+        });
+        let outcome = outcome.await?;
+        match outcome.value {
+            Value::Int(DONE) => outcome.done(value),
+            Value::Int(_) if outcome.repeated && self.holds(new_key, value).await? => {
+                outcome.done(value)
+            }
+            Value::Int(MISSING) => Ok(Written::Missing),
+            Value::Int(CHANGED) => Ok(Written::Changed),
+            Value::Int(TAKEN) => Err(StoreError::Create),
             _ => Err(RedisError::unexpected().into()),
         }
     }
@@ -529,7 +581,7 @@ impl Outcome {
     }
 }
 
-/// A script for one key. A server that has been started anew, or is another one, does not know it by its
+/// A script. A server that has been started anew, or is another one, does not know it by its
 /// hash, and learns it from its text.
 struct Script {
     text: &'static str,
@@ -546,15 +598,15 @@ impl Script {
         Self { text, sha1 }
     }
 
-    fn by_hash(&self, key: &str) -> Cmd {
+    fn by_hash(&self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.sha1).arg(1).arg(key);
+        command.arg(&self.sha1).arg(keys.len()).arg(keys);
         command
     }
 
-    fn in_full(&self, key: &str) -> Cmd {
+    fn in_full(&self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVAL");
-        command.arg(self.text).arg(1).arg(key);
+        command.arg(self.text).arg(keys.len()).arg(keys);
         command
     }
 }

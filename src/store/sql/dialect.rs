@@ -36,7 +36,7 @@ impl Dialect {
     /// The statements for a table, each with its parameters in the order of their numbers.
     pub(super) fn statements(self, table: &str) -> Statements {
         let table = self.quoted(table);
-        let [first, second, third, fourth, fifth] = self.parameters();
+        let [first, second, third, fourth, fifth, _] = self.parameters();
         let time = |parameter: &str| self.time(parameter);
         let expire_date = self.read_time("expire_date");
         let is_data = |parameter: &str| self.is_same_text("session_data", parameter);
@@ -134,11 +134,11 @@ impl Dialect {
     }
 
     /// What stands for parameters, in the order of their numbers.
-    pub(in crate::store) fn parameters(self) -> [&'static str; 5] {
+    pub(in crate::store) fn parameters(self) -> [&'static str; 6] {
         match self {
-            Self::MySql => ["?"; 5],
-            Self::Postgres => ["$1", "$2", "$3", "$4", "$5"],
-            Self::Sqlite => ["?1", "?2", "?3", "?4", "?5"],
+            Self::MySql => ["?"; 6],
+            Self::Postgres => ["$1", "$2", "$3", "$4", "$5", "$6"],
+            Self::Sqlite => ["?1", "?2", "?3", "?4", "?5", "?6"],
         }
     }
 

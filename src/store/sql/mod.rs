@@ -277,7 +277,7 @@ pub(super) fn taken_is_no_row(error: SqlError) -> Result<u64, SqlError> {
 }
 
 /// Whether a key is taken.
-fn is_taken(error: &SqlError) -> bool {
+pub(super) fn is_taken(error: &SqlError) -> bool {
     let error = error.as_sqlx().and_then(sqlx::Error::as_database_error);
     error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
