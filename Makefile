@@ -99,7 +99,7 @@ fuzz: rust $(VENV)/.requirements
 
 .PHONY: lost-updates  ## Count what 32 workers lose who change one session, in each store and with Django
 lost-updates: dev
-	LOST_UPDATES=500 $(SERVICES) cargo test --release --features $(FEATURES) --test integration -- \
+	LOST_UPDATES=500 $(SERVICES) cargo test --features $(FEATURES) --test integration -- \
 		lose_nothing lose_none loses_changes lost_updates --nocapture --test-threads 1 2>&1 | \
 		grep -E "changes|test result|panicked"
 

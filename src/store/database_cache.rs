@@ -18,7 +18,7 @@ use super::cache::{Cache, CacheEntry, Written};
 use super::connect::ConnectError;
 use super::retry::{Failure, Tries};
 use super::sql::{
-    Dialect, Lease, Outcome, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_taken,
+    Dialect, Lease, Outcome, Spare, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_taken,
     no_such_key, run, taken_is_no_row,
 };
 use crate::codec::cache::database_expires;
@@ -92,6 +92,7 @@ pub struct DatabaseCache {
     persistent: bool,
     timeout: Duration,
     writer: Writer,
+    spare: Spare,
 }
 
 impl DatabaseCache {
@@ -104,6 +105,7 @@ impl DatabaseCache {
         Self {
             statements: Arc::new(Statements::new(pool.dialect(), table)),
             writer: Writer::new(pool.dialect()),
+            spare: Spare::default(),
             pool,
             table: table.into(),
             zone: Zone { use_tz: true, time_zone: TimeZone::UTC },

@@ -44,6 +44,8 @@ struct Shared {
     /// How often the client has spoken after the server, other than to ask whether it is there.
     turns: AtomicUsize,
     connections: AtomicUsize,
+    /// How often it has asked.
+    pings: AtomicUsize,
     /// Counted up when all connections are to be cut.
     cut: watch::Sender<u32>,
     /// Whether the connections are forgotten that were made since the last time.
@@ -57,6 +59,7 @@ impl Proxy {
             mode: Mode::Pass.into(),
             turns: 0.into(),
             connections: 0.into(),
+            pings: 0.into(),
             cut: watch::Sender::new(0),
             forgotten: watch::Sender::new(false).into(),
         });
@@ -99,6 +102,10 @@ impl Proxy {
         self.shared.turns.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn pings(&self) -> usize {
+        self.shared.pings.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -134,6 +141,9 @@ async fn carry(mut client: TcpStream, port: u16, shared: Arc<Shared>) {
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { break };
                 let is_ping = PINGS.contains(&&from_client[..count]);
+                if is_ping {
+                    shared.pings.fetch_add(1, Ordering::SeqCst);
+                }
                 if std::mem::take(&mut server_spoke) && !is_ping {
                     shared.turns.fetch_add(1, Ordering::SeqCst);
                 }

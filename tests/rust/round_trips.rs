@@ -105,6 +105,55 @@ async fn each_step_in_a_table_is_one() {
     }
 }
 
+/// The pool would ask the connection after each statement.
+#[tokio::test]
+async fn under_load_a_connection_is_asked_for_sessions_alone() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let (store, proxy) = proxied(&place).await;
+        let record = record(now());
+        store.create(&record).await.unwrap();
+        store.load(&record.session_key, now()).await.unwrap().unwrap();
+        let (turns, pings) = (proxy.turns(), proxy.pings());
+        for _ in 0..500 {
+            store.load(&record.session_key, now()).await.unwrap().unwrap();
+        }
+        let (turns, pings) = (proxy.turns() - turns, proxy.pings() - pings);
+        eprintln!("SqlStore, {kind:?}: {turns} round trips and {pings} questions of the pool");
+        assert_eq!(turns, 500);
+        assert!(pings < 100, "{pings}");
+    }
+}
+
+/// One connection is enough for many, and for who takes it out of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_connection_is_shared() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let (store, _proxy) = proxied(&place).await;
+        let record = record(now());
+        store.create(&record).await.unwrap();
+        let loads: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, key) = (store.clone(), record.session_key.clone());
+                tokio::spawn(async move {
+                    for _ in 0..50 {
+                        assert!(store.load(&key, now()).await.unwrap().is_some());
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            let sql = format!("SELECT session_key FROM {}", place.table);
+            let keys = crate::stores::select(store.pool(), &sql).await;
+            assert_eq!(keys, [record.session_key.as_str()]);
+        }
+        for load in loads {
+            load.await.unwrap();
+        }
+    }
+}
+
 /// Of the table alone; those to the cache are its own, see `docs/adr/0012`.
 #[tokio::test]
 async fn a_cache_before_the_table_saves_the_load() {

@@ -8,7 +8,7 @@ use sqlx::Database;
 use sqlx::pool::PoolOptions;
 
 use super::error::SqlError;
-use super::{SqlPool, SqlStore, TIMEOUT};
+use super::{Spare, SqlPool, SqlStore, TIMEOUT};
 use crate::session::{SessionSettings, StoreError};
 use crate::store::connect::ConnectError;
 use crate::store::url::{StoreUrl, UrlError};
@@ -28,6 +28,9 @@ impl SqlStore {
     /// | `max_connections` | 10 | how many there are at most |
     /// | `acquire_timeout` | 5 | seconds to wait for one of them |
     /// | `timeout` | 5 | seconds that a statement may take |
+    ///
+    /// One connection rests for ten milliseconds beside the pool after each use, for the next one.
+    /// Whoever takes connections out of [`SqlStore::pool`] may wait as long.
     ///
     /// A file of SQLite must exist, is waited for if locked, for five seconds too, and keeps its journal
     /// mode. A database in memory has one connection.
@@ -49,6 +52,7 @@ impl SqlStore {
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
             .with_persistent_statements(persistent);
+        store.spare = Spare::one();
         if let Some(table) = url.text("table") {
             store = store.with_table(table);
         }

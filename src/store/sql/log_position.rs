@@ -70,9 +70,9 @@ impl SqlStore {
     pub(in crate::store) async fn log_position(&self) -> Result<LogPosition, StoreError> {
         match &self.pool {
             SqlPool::Postgres(pool) => {
-                let mut lease = Lease::take(pool, self.timeout).await?;
+                let mut lease = Lease::take(pool, &self.spare, self.timeout).await?;
                 // Without parameters it is one step, which any pooler lets pass.
-                let query = sqlx::raw_sql(POSITION).fetch_one(lease.connection());
+                let query = sqlx::raw_sql(POSITION).fetch_one(lease.connection()?);
                 let row = tokio::time::timeout(self.timeout, query).await;
                 let row = row.map_err(|_| SqlError::timed_out())?;
                 lease.answered();

@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use self::dialect::Statements;
 pub(super) use self::dialect::{Dialect, Zone};
 pub use self::error::SqlError;
-pub(super) use self::lease::Lease;
+pub(super) use self::lease::{Lease, Spare};
 use crate::codec::SessionCodec;
 use crate::session::{
     DateTime, Revision, Saved, SessionKey, SessionRecord, SessionStore, StoreError,
@@ -107,6 +107,7 @@ pub struct SqlStore {
     timeout: Duration,
     clear_batch: NonZeroU32,
     writer: Writer,
+    spare: Spare,
 }
 
 /// Connections to a database of one of the kinds that were compiled in.
@@ -231,22 +232,26 @@ macro_rules! run {
             };
             let mut sent = false;
             let attempt = async {
-                let mut lease = Lease::take($pool, $store.timeout).await?;
+                let mut lease = Lease::take($pool, &$store.spare, $store.timeout).await?;
                 sent = true;
                 let answer = async {
                     if $store.persistent {
-                        return Ok::<_, SqlError>(query().$how(lease.connection()).await?);
+                        return Ok::<_, SqlError>(query().$how(lease.connection()?).await?);
                     }
                     // Preparing and executing are two steps, and a pooler in transaction mode may send
                     // them to two servers.
-                    let mut transaction = sqlx::Connection::begin(lease.connection()).await?;
+                    let mut transaction = sqlx::Connection::begin(lease.connection()?).await?;
                     let done = query().$how(&mut *transaction).await?;
                     transaction.commit().await?;
                     Ok(done)
                 };
                 let answer = tokio::time::timeout($store.timeout, answer).await;
                 let answer = answer.map_err(|_| SqlError::timed_out())?;
-                lease.answered();
+                if answer.is_ok() {
+                    lease.at_rest();
+                } else {
+                    lease.answered();
+                }
                 answer
             };
             match attempt.await.and_then($read) {
@@ -302,6 +307,7 @@ impl SqlStore {
             timeout: TIMEOUT,
             clear_batch: CLEAR_BATCH,
             writer,
+            spare: Spare::default(),
         }
     }
 
@@ -405,8 +411,8 @@ impl SqlStore {
         macro_rules! held {
             ($pool:ident, $begin:literal) => {
                 async {
-                    let mut lease = Lease::take($pool, self.timeout).await?;
-                    let connection = lease.connection();
+                    let mut lease = Lease::take($pool, &self.spare, self.timeout).await?;
+                    let connection = lease.connection()?;
                     let mut transaction = sqlx::Connection::begin_with(connection, $begin).await?;
                     let query = sqlx::query(statement).persistent(self.persistent);
                     let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
