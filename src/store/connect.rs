@@ -89,7 +89,8 @@ async fn table(
         let mut cache = DatabaseCache::new(pool, name)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent);
+            .with_persistent_statements(persistent)
+            .on_own_pool();
         if let Some(timeout) = url.seconds("timeout")? {
             cache = cache.with_timeout(timeout);
         }
@@ -120,7 +121,11 @@ async fn table(
         if let Some(table) = url.text("table") {
             replica = replica.with_table(table);
         }
-        return Ok(Arc::new(super::ReplicatedStore::new(store, replica)));
+        let mut store = super::ReplicatedStore::new(store, replica);
+        if let Some(settle) = url.seconds("replica_settle")? {
+            store = store.with_settle_time(settle);
+        }
+        return Ok(Arc::new(store));
     }
     Ok(Arc::new(store))
 }

@@ -129,7 +129,8 @@ impl DatabaseCache {
         Ok(Self::new(pool, table)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent))
+            .with_persistent_statements(persistent)
+            .on_own_pool())
     }
 
     /// Sets whether the site has `USE_TZ`. Without, SQLite and MySQL hold local time.
@@ -158,6 +159,12 @@ impl DatabaseCache {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Lets one connection rest beside a pool that was made for this.
+    pub(super) fn on_own_pool(mut self) -> Self {
+        self.spare = Spare::one();
         self
     }
 

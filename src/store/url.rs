@@ -24,7 +24,7 @@ use thiserror::Error;
 const KINDS: [Kind; 8] = [
     Kind {
         schemes: &["postgres", "postgresql"],
-        options: &[TABLE, &["replica_url"], POOL, POSTGRES],
+        options: &[TABLE, &["replica_settle", "replica_url"], POOL, POSTGRES],
     },
     Kind { schemes: &["mysql", "mariadb"], options: &[TABLE, POOL, MYSQL] },
     Kind { schemes: &["sqlite"], options: &[TABLE, POOL, SQLITE] },

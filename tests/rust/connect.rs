@@ -74,7 +74,7 @@ async fn every_address_leads_to_its_store() {
             assert_eq!(kind_of(&url).await, "CachedDbStore");
         }
         if let (Kind::Postgres, Some(replica)) = (place.kind, server("TEST_POSTGRES_REPLICA_URL")) {
-            let url = format!("{url}&replica_url={}", escaped(&replica));
+            let url = format!("{url}&replica_url={}&replica_settle=0.5", escaped(&replica));
             round_trip(&url).await;
             assert_eq!(kind_of(&url).await, "ReplicatedStore");
         }
