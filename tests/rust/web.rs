@@ -614,6 +614,14 @@ impl SessionStore for Outage {
         self.store.delete_revision(session_key, revision).await
     }
 
+    async fn cycle_key(
+        &self,
+        session_key: &SessionKey,
+        record: &SessionRecord,
+    ) -> Result<Saved, StoreError> {
+        self.store.cycle_key(session_key, record).await
+    }
+
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         self.store.clear_expired(now).await
     }

@@ -530,7 +530,8 @@ impl Cache for RedisCache {
         }
     }
 
-    /// In a cluster the two keys are on two servers as a rule.
+    /// In a cluster the two keys are on two servers as a rule. And where replicas are waited for, two steps
+    /// are better: the first may not be confirmed, and the old key is still good then.
     async fn cycle_key(
         &self,
         key: &str,
@@ -539,7 +540,7 @@ impl Cache for RedisCache {
         timeout: SignedDuration,
         revision: Option<&Revision>,
     ) -> Result<Written, StoreError> {
-        if self.source.is_cluster() {
+        if self.source.is_cluster() || self.wait.is_some() {
             return Err(StoreError::Unsupported { operation: "cycle_key" });
         }
         let keys = [key, new_key];
@@ -581,8 +582,8 @@ impl Outcome {
     }
 }
 
-/// A script. A server that has been started anew, or is another one, does not know it by its
-/// hash, and learns it from its text.
+/// A script. A server that has been started anew, or is another one, does not know it by its hash, and
+/// learns it from its text.
 struct Script {
     text: &'static str,
     sha1: String,

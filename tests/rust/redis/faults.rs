@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use django_session::codec::cache::{CacheBackend, CacheCodec, CacheEngine, CacheKeys};
@@ -9,7 +10,7 @@ use django_session::session::Revision;
 use django_session::store::{
     Cache, CacheStore, RedisAddress, RedisCache, RedisConnectError, RedisError, Written,
 };
-use django_session::{SessionStore as _, StoreError};
+use django_session::{Session, SessionSettings, SessionStore as _, StoreError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -513,6 +514,21 @@ async fn a_write_that_no_replica_confirms_is_not_acknowledged() {
             assert!(matches!(error, StoreError::TimedOut(_)), "{error:?}");
         }
         assert!(waiting.get(key).await.unwrap().is_none());
+
+        // A rotation that is not confirmed leaves the old session to who has its key.
+        let record = record();
+        let store_on = |cache| {
+            let keys = CacheKeys::new(CacheEngine::Cache);
+            Arc::new(CacheStore::new(cache, keys, CacheCodec::new(CacheBackend::Redis)))
+        };
+        let direct = store_on(cache.clone());
+        let store = store_on(cache.with_wait(1, Duration::from_millis(10)));
+        direct.create(&record).await.unwrap();
+        let settings = Arc::new(SessionSettings::default());
+        let session = Session::new(store, settings, Some(record.session_key.clone()));
+        assert!(session.cycle_key().await.is_err());
+        assert_eq!(session.session_key().await.as_ref(), Some(&record.session_key));
+        assert!(direct.load(&record.session_key, now()).await.unwrap().is_some());
     }
     for variable in [SENTINEL, CLUSTER] {
         let Some(cache) = cache(variable) else { continue };
