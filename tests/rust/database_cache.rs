@@ -170,6 +170,16 @@ async fn parallel_requests_lose_nothing() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes() {
+    for kind in KINDS {
+        let Some(table) = Table::new(kind, settings()).await else { continue };
+        let (name, store) = (format!("DatabaseCache, {kind:?}"), Arc::new(table.store.clone()));
+        let django = || table.django();
+        lost_updates::show_beside_django(&name, store, &table.settings, django).await;
+    }
+}
+
 #[tokio::test]
 async fn django_sees_the_same() {
     for kind in KINDS {

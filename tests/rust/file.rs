@@ -1278,6 +1278,13 @@ async fn a_random_walk_beside_django_ends_where_the_model_does() {
     eprintln!("{STEPS} steps, {} sessions at the end: {:?}", names.len(), walk.seen);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes() {
+    let place = Place::new(&shared_settings());
+    let (store, django) = (Arc::new(place.store.clone()), || engine(place.directory.path()));
+    lost_updates::show_beside_django("files", store, &shared_settings(), django).await;
+}
+
 /// A Django saves and at last deletes a session, without a lock, while four tasks save it here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_django_has_deleted_stays_deleted() {

@@ -75,7 +75,7 @@ pub(crate) async fn count_up(
 
 /// Counts with a Django's engine beside the store: all of it Django, or half. Says how many changes are
 /// missing of each side.
-pub(crate) async fn lost_beside_django(
+async fn lost_beside_django(
     store: Arc<dyn SessionStore>,
     settings: &SessionSettings,
     mut django: Engine,
@@ -117,4 +117,26 @@ pub(crate) async fn check(name: &str, store: Arc<dyn SessionStore>, settings: &S
     let all = WORKERS * rounds();
     eprintln!("{name}: of {all} changes {merged} lost with merge, {overwritten} with overwrite");
     assert_eq!(merged, 0, "{name}");
+}
+
+/// Shows what a Django loses on its own, and what is lost where half of the workers are threads of one and
+/// half are ours.
+pub(crate) async fn show_beside_django(
+    name: &str,
+    store: Arc<dyn SessionStore>,
+    settings: &SessionSettings,
+    django: impl Fn() -> Option<Engine>,
+) {
+    for ours in [0, WORKERS / 2] {
+        let Some(django) = django() else { return };
+        let [of_ours, of_theirs] =
+            lost_beside_django(Arc::clone(&store), settings, django, ours).await;
+        eprintln!(
+            "{name}, {ours} workers of ours and {} of Django, {} changes: lost {of_ours} of ours and \
+             {of_theirs} of Django's",
+            WORKERS - ours,
+            WORKERS * rounds(),
+        );
+        assert!(of_ours + of_theirs > 0 || rounds() < 10, "{name}: Django has changed");
+    }
 }

@@ -497,6 +497,14 @@ async fn parallel_requests_lose_nothing() {
     lost_updates::check("old memcached", Arc::new(store(proxy.cache())), &settings).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_django_beside_us_loses_changes() {
+    let Some(server) = Server::start().await else { return };
+    let engine = backend_settings("PyMemcacheCache", &[&server]);
+    let (store, django) = (Arc::new(store(server.cache())), || Engine::start(&engine));
+    lost_updates::show_beside_django("memcached", store, &settings(), django).await;
+}
+
 /// Rust and Django count in one session. Django overwrites what came in between; ours does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn django_beside_us_keeps_what_it_sees() {

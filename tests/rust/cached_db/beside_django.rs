@@ -482,19 +482,10 @@ async fn what_json_does_not_have_is_no_difference_between_copy_and_row() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_django_beside_us_loses_changes() {
     for kind in [Kind::Postgres, Kind::MySql] {
-        for ours in [0, lost_updates::WORKERS / 2] {
-            let Some(site) = Site::new(kind, Before::Redis).await else { return };
-            let Some(django) = site.django() else { return };
-            let store = Arc::new(site.store().await);
-            let [of_ours, of_theirs] =
-                lost_updates::lost_beside_django(store, &settings(), django, ours).await;
-            eprintln!(
-                "CachedDbStore, {kind:?} and Redis, {ours} workers of ours and {} of Django, {} changes: \
-                 lost {of_ours} of ours and {of_theirs} of Django's",
-                lost_updates::WORKERS - ours,
-                lost_updates::WORKERS * lost_updates::rounds(),
-            );
-        }
+        let Some(site) = Site::new(kind, Before::Redis).await else { return };
+        let (name, store) = (format!("CachedDbStore, {kind:?} and Redis"), site.store().await);
+        let django = || site.django();
+        lost_updates::show_beside_django(&name, Arc::new(store), &settings(), django).await;
     }
 }
 

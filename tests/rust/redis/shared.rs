@@ -215,21 +215,11 @@ async fn the_caches_of_django_redis_and_this_store_agree() {
 /// Django's engine overwrites what others did; what it overwrites is nothing that we could help.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_django_beside_us_loses_changes() {
-    for ours in [0, lost_updates::WORKERS / 2] {
-        let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
-        let prefix = SessionKey::generate();
-        let backend = CacheBackend::Redis;
-        let settings = engine(&url, prefix.as_str(), &json!({}), backend);
-        let Some(django) = Engine::start(&settings) else { return };
-        let store = CacheStore::new(cache, keys(prefix.as_str()), CacheCodec::new(backend));
-        let settings = SessionSettings::default();
-        let [of_ours, of_theirs] =
-            lost_updates::lost_beside_django(Arc::new(store), &settings, django, ours).await;
-        eprintln!(
-            "Redis, {ours} workers of ours and {} of Django, {} changes: lost {of_ours} of ours and \
-             {of_theirs} of Django's",
-            lost_updates::WORKERS - ours,
-            lost_updates::WORKERS * lost_updates::rounds(),
-        );
-    }
+    let (Some(url), Some(cache)) = (server(PLAIN), cache(PLAIN)) else { return };
+    let (prefix, backend) = (SessionKey::generate(), CacheBackend::Redis);
+    let engine = engine(&url, prefix.as_str(), &json!({}), backend);
+    let store = CacheStore::new(cache, keys(prefix.as_str()), CacheCodec::new(backend));
+    let settings = SessionSettings::default();
+    let django = || Engine::start(&engine);
+    lost_updates::show_beside_django("Redis", Arc::new(store), &settings, django).await;
 }
