@@ -82,18 +82,10 @@ async fn table(
     }
     #[cfg(feature = "cache")]
     if let Some(name) = url.text("cache_table") {
-        use super::{CacheStore, DatabaseCache, SqlPool};
+        use super::{CacheStore, DatabaseCache};
         use crate::codec::cache::{CacheBackend, CacheCodec, CacheEngine};
 
-        let (pool, persistent) = SqlPool::connect_to(url).await?;
-        let mut cache = DatabaseCache::new(pool, name)
-            .with_use_tz(settings.use_tz)
-            .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent)
-            .on_own_pool();
-        if let Some(timeout) = url.seconds("timeout")? {
-            cache = cache.with_timeout(timeout);
-        }
+        let cache = DatabaseCache::connect_to(url, name, settings).await?;
         let codec = CacheCodec::new(CacheBackend::Database);
         let store = CacheStore::new(cache, keys(url, CacheEngine::Cache), codec);
         return Ok(Arc::new(store.with_settings(settings)));

@@ -21,6 +21,7 @@ use super::sql::{
     Dialect, Lease, Outcome, Spare, SqlError, SqlPool, StoredRow, TIMEOUT, Writer, Zone, is_taken,
     no_such_key, run, taken_is_no_row,
 };
+use super::url::StoreUrl;
 use crate::codec::cache::database_expires;
 use crate::session::{DateTime, ExpiryError, Revision, SessionSettings, StoreError};
 
@@ -125,12 +126,24 @@ impl DatabaseCache {
         table: &str,
         settings: &SessionSettings,
     ) -> Result<Self, ConnectError> {
-        let (pool, persistent) = SqlPool::connect_to(&url.parse()?).await?;
-        Ok(Self::new(pool, table)
+        Self::connect_to(&url.parse()?, table, settings).await
+    }
+
+    pub(super) async fn connect_to(
+        url: &StoreUrl,
+        table: &str,
+        settings: &SessionSettings,
+    ) -> Result<Self, ConnectError> {
+        let (pool, persistent) = SqlPool::connect_to(url).await?;
+        let mut cache = Self::new(pool, table)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
-            .with_persistent_statements(persistent)
-            .on_own_pool())
+            .with_persistent_statements(persistent);
+        cache.spare = Spare::one();
+        if let Some(timeout) = url.seconds("timeout")? {
+            cache = cache.with_timeout(timeout);
+        }
+        Ok(cache)
     }
 
     /// Sets whether the site has `USE_TZ`. Without, SQLite and MySQL hold local time.
@@ -159,12 +172,6 @@ impl DatabaseCache {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
-        self
-    }
-
-    /// Lets one connection rest beside a pool that was made for this.
-    pub(super) fn on_own_pool(mut self) -> Self {
-        self.spare = Spare::one();
         self
     }
 

@@ -16,7 +16,9 @@ use std::time::Duration;
 use django_session::session::{ExpiryError, SessionRecord};
 use django_session::store::sqlx::{self, AssertSqlSafe, Row};
 use django_session::store::testing::{self, check_contract};
-use django_session::store::{ConnectError, MemoryStore, SqlError, SqlPool, SqlStore};
+use django_session::store::{
+    ConnectError, DatabaseCache, MemoryStore, SqlError, SqlPool, SqlStore,
+};
 use django_session::{
     DateTime, SecretKey, Session, SessionCodec, SessionData, SessionKey, SessionSettings,
     SessionStore, StoreError,
@@ -894,13 +896,20 @@ async fn a_file_of_sqlite_is_taken_as_it_is() {
         let place = Place::new(Kind::Sqlite).await.unwrap();
         let pragma = "PRAGMA journal_mode";
         place.execute(&format!("{pragma} = {mode}")).await;
-        // With two slashes too, and with the waiting time of Django.
+        // With two slashes too.
         let url = place.url.replace("sqlite:", "sqlite://");
         let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
         store.create(&record(now())).await.unwrap();
         assert_eq!(select(store.pool(), pragma).await, [mode]);
-        let timeout = "SELECT CAST(timeout AS TEXT) FROM pragma_busy_timeout";
-        assert_eq!(select(store.pool(), timeout).await, ["5000"]);
+        // The waiting time of Django, or of the address.
+        for (options, milliseconds) in [("", "5000"), ("?timeout=20.5", "20500")] {
+            let url = format!("{url}{options}");
+            let timeout = "SELECT CAST(timeout AS TEXT) FROM pragma_busy_timeout";
+            let store = SqlStore::connect(&url, &settings()).await.unwrap();
+            assert_eq!(select(store.pool(), timeout).await, [milliseconds]);
+            let cache = DatabaseCache::connect(&url, "sessions_cache", &settings()).await.unwrap();
+            assert_eq!(select(cache.pool(), timeout).await, [milliseconds]);
+        }
     }
 }
 

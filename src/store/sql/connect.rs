@@ -32,8 +32,8 @@ impl SqlStore {
     /// One connection rests for ten milliseconds beside the pool after each use, for the next one.
     /// Whoever takes connections out of [`SqlStore::pool`] may wait as long.
     ///
-    /// A file of SQLite must exist, is waited for if locked, for five seconds too, and keeps its journal
-    /// mode. A database in memory has one connection.
+    /// A file of SQLite must exist, is waited for if locked, as long as a statement may take, and keeps its
+    /// journal mode. A database in memory has one connection.
     ///
     /// # Errors
     ///
@@ -122,7 +122,8 @@ async fn sqlite(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
         // Each would have a database of its own, which lives as long as it does.
         pool = pool.max_connections(1);
     }
-    let pool = pool.connect_with(options.busy_timeout(TIMEOUT)).await;
+    let wait = url.seconds("timeout")?.unwrap_or(TIMEOUT);
+    let pool = pool.connect_with(options.busy_timeout(wait)).await;
     Ok(SqlPool::Sqlite(pool.map_err(failed)?))
 }
 
