@@ -352,7 +352,7 @@ def test_one_statement_per_step(database):
 @pytest.mark.parametrize("store_class", [SessionStore, AccountStore], ids=["stock", "custom"])
 def test_one_statement_and_one_hop_per_step_in_async_code(database, store_class):
     hops = []
-    real = db._in_thread
+    real = db.in_thread
 
     async def counted(function, *args):
         hops.append(function)
@@ -378,7 +378,7 @@ def test_one_statement_and_one_hop_per_step_in_async_code(database, store_class)
         assert await queries() == before
         return seen
 
-    with mock.patch.object(db, "_in_thread", counted):
+    with mock.patch.object(db, "in_thread", counted):
         database.force_debug_cursor = True
         try:
             seen = async_to_sync(steps)()

@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.conf import Settings, settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
@@ -117,6 +118,11 @@ def anotes_outage(method: _Method) -> _Method:
         return result
 
     return noting  # type: ignore[return-value]
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function in the thread that Django's database connections live in."""
+    return await sync_to_async(function, thread_sensitive=True)(*args)
 
 
 # Where those wait in this process whose save was overtaken: they try again one after the other, not

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from datetime import datetime
 from datetime import timezone as datetime_timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, UpdateError
+from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core import exceptions
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
@@ -54,11 +53,13 @@ from django_session_rs.backends.conflicts import (
     MergingSession,
     SessionEndedError,
     anotes_outage,
+    in_thread,
     notes_outage,
     on_conflict,
     setting,
     turn,
 )
+from django_session_rs.backends.keys import new_session_key
 from django_session_rs.exceptions import PayloadTooLargeError, SessionConflictError, is_outage
 from django_session_rs.merge import same_value
 
@@ -85,12 +86,6 @@ UTC = datetime_timezone.utc
 VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 
 PACKAGE = "django_session_rs."
-
-# Bytes from 252 on are dropped, since 252 is the largest multiple of 36 in a byte; the rest map
-# evenly to the characters of a session key.
-KEY_LENGTH = 32
-KEY_TABLE = bytes(ord(VALID_KEY_CHARS[byte % len(VALID_KEY_CHARS)]) for byte in range(256))
-KEY_DROPPED = bytes(range(256 - 256 % len(VALID_KEY_CHARS), 256))
 
 
 class SessionStore(MergingSession, DjangoSessionStore):
@@ -534,19 +529,19 @@ class SessionStore(MergingSession, DjangoSessionStore):
     async def aload(self) -> Any:
         """See ``load()``."""
         if self._stock or not ASYNC_BASE:
-            return await _in_thread(self.load)
-        return await _in_thread(self._load)
+            return await in_thread(self.load)
+        return await in_thread(self._load)
 
     @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
-        return bool(session_key) and await _in_thread(self.exists, session_key)
+        return bool(session_key) and await in_thread(self.exists, session_key)
 
     @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
         if self._stock or not ASYNC_BASE:
-            await _in_thread(self.create)
+            await in_thread(self.create)
             return
         before = self.session_key
         try:
@@ -560,7 +555,7 @@ class SessionStore(MergingSession, DjangoSessionStore):
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
         if self._stock or not ASYNC_BASE:
-            await _in_thread(self.save, must_create)
+            await in_thread(self.save, must_create)
             return
         if self.session_key is None:
             await self.acreate()
@@ -569,29 +564,29 @@ class SessionStore(MergingSession, DjangoSessionStore):
         if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
             build = self.acreate_model_instance
             instance = await build(data)
-            await _in_thread(self._write_instance, instance, must_create, async_to_sync(build))
+            await in_thread(self._write_instance, instance, must_create, async_to_sync(build))
         else:
-            await _in_thread(self._write, data, must_create)
+            await in_thread(self._write, data, must_create)
 
     @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
         key = self.session_key if session_key is None else session_key
         if key is not None:
-            await _in_thread(self._delete_row, key)
+            await in_thread(self._delete_row, key)
 
     @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
         if self._stock or not ASYNC_BASE:
-            await _in_thread(self.cycle_key)
+            await in_thread(self.cycle_key)
         else:
             await super().acycle_key()
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """See ``clear_expired()``."""
-        await _in_thread(cls.clear_expired)
+        await in_thread(cls.clear_expired)
 
     async def _aget_new_session_key(self) -> str:
         if type(self).aexists is not SessionStore.aexists:
@@ -642,23 +637,11 @@ def _import_session() -> type[AbstractBaseSession]:
 _session_model: Callable[[], type[AbstractBaseSession]] = functools.cache(_import_session)
 
 
-def new_session_key() -> str:
-    """Return 32 random characters of ``a-z0-9``, each drawn evenly from a secure source."""
-    key = b""
-    while len(key) < KEY_LENGTH:
-        key += os.urandom(KEY_LENGTH + 16).translate(KEY_TABLE, KEY_DROPPED)
-    return key[:KEY_LENGTH].decode("ascii")
-
-
 def _overrides(cls: type[SessionStore], names: Sequence[str]) -> bool:
     missing = object()
     return any(
         getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
     )
-
-
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await sync_to_async(function, thread_sensitive=True)(*args)
 
 
 # Codecs. Deriving a key costs as much as a whole decode, so each is made once per process.
