@@ -313,6 +313,7 @@ class SessionStore(MergingSession, DjangoSessionStore):
         if values is None:
             _save_by_orm(instance, connection.alias, must_create)
             self._forget()
+            self._written(connection, must_create=must_create)
             return
 
         def row(data: Any) -> Sequence[Any] | None:
@@ -354,20 +355,28 @@ class SessionStore(MergingSession, DjangoSessionStore):
         if must_create:
             _insert(connection, statements.insert, values)
             self._saved(values[plan.data_index], connection)
-            return
-        mode = on_conflict()
-        loaded = None if mode == "overwrite" else self._loaded
+        else:
+            mode = on_conflict()
+            if mode == "overwrite":
+                self._loaded = None
+                matched = self._update(values, plan, connection)
+            else:
+                matched = self._knows_row() and self._update(values, plan, connection)
+            if not matched:
+                self._write_merged(mode, values, plan, connection, row)
+        self._written(connection, must_create=must_create)
+
+    def _update(self, values: Sequence[Any], plan: Plan, connection: BaseDatabaseWrapper) -> bool:
+        """Replace what was loaded, or if that is not known, what there is."""
+        statements = plan.statements(connection)
         key, *rest = values
-        if loaded is None:
-            matched = _execute(connection, statements.update, (*rest, key))
-        else:
-            matched = _execute(connection, statements.update_loaded, (*rest, key, loaded))
-        if matched:
-            self._saved(values[plan.data_index], connection)
-        elif loaded is None:
-            raise UpdateError
-        else:
-            self._write_merged(mode, values, plan, connection, row)
+        if self._loaded is None:
+            if not _execute(connection, statements.update, (*rest, key)):
+                raise UpdateError
+        elif not _execute(connection, statements.update_loaded, (*rest, key, self._loaded)):
+            return False
+        self._saved(values[plan.data_index], connection)
+        return True
 
     def _write_merged(
         self,
@@ -378,7 +387,6 @@ class SessionStore(MergingSession, DjangoSessionStore):
         row: Callable[[Any], Sequence[Any] | None],
     ) -> None:
         """Go on with a save that others have overtaken."""
-        statements = plan.statements(connection)
         session_key = self.session_key or ""
         with turn(session_key):
             for _ in range(MAX_SAVE_TRIES):
@@ -390,14 +398,7 @@ class SessionStore(MergingSession, DjangoSessionStore):
                 if found is None:
                     break
                 values = found
-                key, *rest = values
-                if self._loaded is None:
-                    matched = _execute(connection, statements.update, (*rest, key))
-                else:
-                    parameters = (*rest, key, self._loaded)
-                    matched = _execute(connection, statements.update_loaded, parameters)
-                if matched:
-                    self._saved(values[plan.data_index], connection)
+                if self._update(values, plan, connection):
                     return
         raise SessionConflictError
 
@@ -422,70 +423,99 @@ class SessionStore(MergingSession, DjangoSessionStore):
             # The answer was lost, or nothing is to be changed and the server counts changes.
             return False
         latest = self._decode_stored(stored)
-        loaded = None if self._loaded is None else self._decode_stored(self._loaded)
+        loaded = self._loaded_data()
         if latest is None:
             # Nobody can read it, so nobody loses anything.
-            self._loaded = None
+            self._forget()
         elif stored in self._replaced:
             # The transaction in which it was replaced has been undone.
-            self._loaded = stored
+            self._adopt(stored)
         elif mode == "error" and not same_value(latest, loaded):
             raise SessionConflictError
         else:
             if mode != "error":
                 resolve = mode if callable(mode) else None
                 self._merge(loaded or {}, latest, resolve, self._plain)
-            self._loaded = stored
+            self._adopt(stored)
         return True
 
+    def _adopt(self, stored: str) -> None:
+        """Take what is stored for what was loaded."""
+        self._loaded = stored
+
+    def _knows_row(self) -> bool:
+        """Whether what was loaded came from the row, or nothing was."""
+        return True
+
+    def _loaded_data(self) -> Any:
+        """Return what was loaded; ``None`` if nothing was, or nothing that anybody can read."""
+        return None if self._loaded is None else self._decode_stored(self._loaded)
+
+    def _written(self, connection: BaseDatabaseWrapper, *, must_create: bool) -> None:
+        """Go on after the row was written."""
+
+    def _rotated(self, old: str, connection: BaseDatabaseWrapper) -> None:
+        """Go on after the row was moved to another key."""
+
     def _rotate(self, old: str, plan: Plan, connection: BaseDatabaseWrapper) -> None:
-        statements = plan.statements(connection)
         mode = on_conflict()
-        before = None if self._loaded is None else self._decode_stored(self._loaded)
+        if mode == "overwrite":
+            self._forget()
+        before = self._loaded_data()
+        of_user = before is not None and USER_ID_KEY in before
         for _ in range(MAX_SAVE_TRIES):
-            loaded = None if mode == "overwrite" else self._loaded
-            sql = statements.rotate if loaded is None else statements.rotate_loaded
-            where = (plan.key(old, connection), *(() if loaded is None else (loaded,)))
-            try:
-                self._session_key = self._get_new_session_key()
-                values = self._row(plan, connection, True, self._session_cache)  # noqa: FBT003
-                matched = _execute(connection, sql, (*values, *where))
-            except _NeedsOrmError:
-                self._session_key = old
-                super().cycle_key()
-                return
-            except IntegrityError:
-                self._session_key = old
-                if connection.in_atomic_block:
-                    raise
-                # Another column may be unique too, and another key would not help.
-                taken = _fetch(connection, statements.exists, (values[0],))
-                if not taken:
-                    raise
-                continue
-            except BaseException:
-                self._session_key = old
-                raise
-            if matched:
-                self._saved(values[plan.data_index], connection)
-                self.modified = True
-                return
-            self._session_key = old
-            try:
+            if self._knows_row():
+                loaded = self._loaded
+                try:
+                    if self._move_row(old, plan, connection):
+                        self._rotated(old, connection)
+                        self.modified = True
+                        return
+                except _NeedsOrmError:
+                    super().cycle_key()
+                    return
                 if loaded is None:
-                    raise UpdateError
-                # There is nothing to be said against moving what others have saved.
-                merging = "merge" if mode == "error" else mode
+                    # It is gone, and whatever it was would have been replaced.
+                    self.create()
+                    return
+            try:
                 with turn(old):
+                    # There is nothing to be said against moving what others have saved.
+                    merging = "merge" if mode == "error" else mode
                     self._reconcile(old, None, merging, plan, connection)
             except UpdateError as error:
-                if before is None or USER_ID_KEY not in before or loaded is None:
+                if not of_user:
                     # Another request has moved it, as two clicks on one button do.
                     self.create()
                     return
                 self._end()
                 raise SessionEndedError from error
         raise SessionConflictError
+
+    def _move_row(self, old: str, plan: Plan, connection: BaseDatabaseWrapper) -> bool:
+        """Give the row of a key another one, and what is to be saved, if it is what was loaded."""
+        statements = plan.statements(connection)
+        loaded = self._loaded
+        sql = statements.rotate if loaded is None else statements.rotate_loaded
+        where = (plan.key(old, connection), *(() if loaded is None else (loaded,)))
+        while True:
+            moved = False
+            self._session_key = self._get_new_session_key()
+            try:
+                values = self._row(plan, connection, True, self._session_cache)  # noqa: FBT003
+                moved = bool(_execute(connection, sql, (*values, *where)))
+            except IntegrityError:
+                # Another column may be unique too, and another key would not help.
+                taken = statements.exists
+                if connection.in_atomic_block or not _fetch(connection, taken, values[:1]):
+                    raise
+                continue
+            finally:
+                if not moved:
+                    self._session_key = old
+            if moved:
+                self._saved(values[plan.data_index], connection)
+            return moved
 
     def _saved(self, session_data: str, connection: BaseDatabaseWrapper) -> None:
         """Take note of what is stored now."""
@@ -729,6 +759,11 @@ class Statements:
         self.rotate = f"UPDATE {table} SET {columns[0]} = %s, {assignments} WHERE {key} = %s"
         self.rotate_loaded = self.rotate + is_loaded
         # Even in a transaction that has looked at the row before, a row is locked as it is now.
+        self.load_held = f"SELECT {data}, {expires}, {expires} > %s FROM {table} WHERE {key} = %s"
+        # MariaDB has no other words for it. SQLite locks the whole database beforehand.
+        self.load_held += {"mysql": " LOCK IN SHARE MODE", "postgresql": " FOR SHARE"}.get(
+            connection.vendor, ""
+        )
         self.load_latest = self.load + ("" if connection.vendor == "sqlite" else " FOR UPDATE")
         self.delete = f"DELETE FROM {table} WHERE {key} = %s"
         self.clear_expired = f"DELETE FROM {table} WHERE {expires} < %s"
@@ -848,6 +883,14 @@ class Plan:
         if type(parameter) is datetime and connection.vendor == "postgresql":
             return parameter.isoformat()
         return parameter
+
+    def python_date(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return a point in time as Django reads it from the column."""
+        column = self._expire_field.get_col(self.model._meta.db_table)
+        converters = connection.ops.get_db_converters(column) + column.get_db_converters(connection)
+        for convert in converters:
+            value = convert(value, column, connection)
+        return value
 
     def values(
         self,
