@@ -25,12 +25,10 @@ from datetime import timezone as datetime_timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import async_to_sync
-from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core import exceptions
-from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
-from django.core.signing import BadSignature, JSONSerializer
+from django.core.exceptions import SuspiciousOperation
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
@@ -42,25 +40,21 @@ from django.db import (
 )
 from django.db.models import signals
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
-from django_session_rs._native import SessionCodec
 from django_session_rs.backends.conflicts import (
     ASYNC_BASE,
     MAX_SAVE_TRIES,
-    READ_SETTINGS,
     USER_ID_KEY,
-    MergingSession,
     SessionEndedError,
     anotes_outage,
     in_thread,
     notes_outage,
     on_conflict,
-    setting,
     turn,
 )
 from django_session_rs.backends.keys import new_session_key
-from django_session_rs.exceptions import PayloadTooLargeError, SessionConflictError, is_outage
+from django_session_rs.backends.signed_text import SignedTextSession
+from django_session_rs.exceptions import SessionConflictError, is_outage
 from django_session_rs.merge import same_value
 
 if TYPE_CHECKING:
@@ -88,7 +82,7 @@ VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 PACKAGE = "django_session_rs."
 
 
-class SessionStore(MergingSession, DjangoSessionStore):
+class SessionStore(SignedTextSession, DjangoSessionStore):
     """A session in the database, as ``django.contrib.sessions.backends.db.SessionStore``.
 
     It reads and writes the same rows: the two engines can serve one table together. Subclass it as
@@ -97,9 +91,6 @@ class SessionStore(MergingSession, DjangoSessionStore):
     in one hop to Django's database thread each; with Django older than 5.1 only those named here
     exist.
     """
-
-    #: The largest payload in bytes that is inflated; Django has no limit.
-    max_size: int = 64 << 20
 
     # The texts that saves within a transaction have replaced: they are back if it is undone.
     _replaced: tuple[str, ...] = ()
@@ -129,55 +120,6 @@ class SessionStore(MergingSession, DjangoSessionStore):
     def get_model_class(cls) -> type[AbstractBaseSession]:
         """Return the model that holds the sessions."""
         return _session_model()
-
-    # The text of a session.
-
-    def encode(self, session_dict: Any) -> str:
-        """Return the session as signed text, byte for byte what Django reads back.
-
-        Raises what the serializer raises for a value it cannot write, and ``ImproperlyConfigured``
-        for an unknown ``SESSION_COMPRESSION``.
-        """
-        codec = _codec(self.key_salt, self.max_size, _compression())
-        if self.serializer is JSONSerializer:
-            return codec.encode(session_dict)
-        return codec.encode_bytes(self.serializer().dumps(session_dict))
-
-    def decode(self, session_data: str) -> Any:  # type: ignore[override]
-        """Return what was encoded, or ``{}`` if it cannot be read.
-
-        A wrong signature is logged as Django logs it; bad content under a right signature is not.
-        Raises ``PayloadTooLargeError`` for a session that only ``max_size`` keeps from being read.
-        """
-        try:
-            codec = _codec(self.key_salt, self.max_size, "fast")
-            if self.serializer is JSONSerializer:
-                return codec.decode_any(session_data)
-            return self.serializer().loads(codec.decode_bytes(session_data))
-        except BadSignature:
-            logger = logging.getLogger("django.security.SuspiciousSession")
-            logger.warning("Session data corrupted")
-        except PayloadTooLargeError:
-            # Django could read it. As an empty session the next save would overwrite it.
-            raise
-        except Exception:  # noqa: BLE001, S110 - a serializer may raise anything; Django's rule
-            pass
-        return {}
-
-    def _plain(self, data: Any) -> Any:
-        serializer = self.serializer()
-        return serializer.loads(serializer.dumps(data))
-
-    def _decode_stored(self, stored: str) -> Any:
-        """Return a session as it is stored by now, or ``None`` if nobody can read it."""
-        data = self.decode(stored)
-        if not data and type(self).decode is SessionStore.decode:
-            codec = _codec(self.key_salt, self.max_size, "fast")
-            try:
-                data = self.serializer().loads(codec.decode_bytes(stored))
-            except Exception:  # noqa: BLE001 - as in `decode`
-                return None
-        return data if isinstance(data, dict) else None
 
     # Reading.
 
@@ -672,59 +614,6 @@ def _overrides(cls: type[SessionStore], names: Sequence[str]) -> bool:
     return any(
         getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
     )
-
-
-# Codecs. Deriving a key costs as much as a whole decode, so each is made once per process.
-
-_codecs: dict[tuple[Any, ...], SessionCodec] = {}
-_CODECS_KEPT = 64
-
-
-def _compression() -> str:
-    value = setting("SESSION_COMPRESSION", "fast")
-    if value == "fast":
-        return "fast"
-    if value == "small":
-        return "small"
-    raise ImproperlyConfigured("SESSION_COMPRESSION must be 'fast' or 'small'.")
-
-
-def _codec(salt: str, max_size: int, compression: str) -> SessionCodec:
-    # The settings are read each time: `override_settings` and rotated keys count at once. No
-    # variable holds a key, since error reports show variables.
-    try:
-        found = _codecs.get(
-            (
-                READ_SETTINGS["SECRET_KEY"],
-                tuple(READ_SETTINGS["SECRET_KEY_FALLBACKS"]),
-                salt,
-                max_size,
-                compression,
-            )
-        )
-    except KeyError:
-        # Not read since they changed. (A failed look-up in `_codecs` would name the keys.)
-        found = None
-    return found or _new_codec(salt, max_size, compression)
-
-
-@sensitive_variables()
-def _new_codec(salt: str, max_size: int, compression: str) -> SessionCodec:
-    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    wanted = (keys[0], keys[1:], salt, max_size, compression)
-    if found := _codecs.get(wanted):
-        return found
-    codec = SessionCodec(
-        keys[0],
-        fallbacks=keys[1:],
-        salt=salt,
-        compression=compression,  # type: ignore[arg-type]
-        max_size=max_size,
-    )
-    if len(_codecs) >= _CODECS_KEPT:
-        _codecs.clear()
-    _codecs[wanted] = codec
-    return codec
 
 
 # Statements.
