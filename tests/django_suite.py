@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Run Django's own session tests on this package's engine.
+"""Run Django's own tests on this package's engines.
 
     python tests/django_suite.py [--django 4.2,5.2,6.1] [--wheel PATH | --package-dir PATH]
 
 For each Django version the tests come from its source distribution, which is fetched into
 ``.cache/`` and never becomes part of this repository. They run twice: as they are, and with
-every mention of Django's ``db`` engine replaced by ``django_session_rs.backends.db`` (in a copy
-of the tests; Django itself stays untouched). A test that passes with Django's engine has to pass
-with ours, and a test that used Django's engine has to have used ours.
+every mention of Django's engines replaced by ``django_session_rs.backends`` (in a copy of the
+tests; Django itself stays untouched). A test that passes with Django's engine has to pass with
+ours, and a test that used Django's engine has to have used ours.
+
+``sessions_tests`` runs on every database, with all engines replaced. The tests of what stands on
+sessions (``auth_tests`` and others) run on SQLite with ``SESSION_ENGINE`` ours: for each version
+with the ``db`` engine, for one version with each of the others.
 
 SQLite is always tested, PostgreSQL and MySQL when ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL``
 are set (see ``tests/services.py``). Interpreters are the running one, those that ``PYTHONS``
@@ -40,16 +44,23 @@ VERSIONS = {"4.2": (10, 12), "5.2": (10, 14), "6.1": (12, 14)}
 #: Without this one the suite proves nothing.
 REQUIRED = "5.2"
 LABEL = "sessions_tests"
+#: Tests of what stands on sessions, whichever engine there is.
+USERS = ("auth_tests", "messages_tests", "csrf_tests", "signed_cookies_tests", "test_client")
 THEIRS = "django.contrib.sessions.backends"
 OURS = "django_session_rs.backends"
 #: Engines of Django's that are replaced by ours of the same name.
-ENGINES = ("db",)
+ENGINES = ("db", "cached_db", "cache", "file", "signed_cookies")
 #: Test classes of which at least one test has to use ours, or the replacement does not work.
 ON_OURS = (
     "DatabaseSessionTests",
     "DatabaseSessionWithTimeZoneTests",
     "CustomDatabaseSessionTests",
     "SessionMiddlewareTests",
+    "CacheDBSessionTests",
+    "CacheDBSessionWithTimeZoneTests",
+    "CacheSessionTests",
+    "FileSessionTests",
+    "CookieSessionTests",
 )
 DATABASES = {"sqlite": None, "postgres": "TEST_POSTGRES_URL", "mysql": "TEST_MYSQL_URL"}
 REPORTED_FAILURES = 10
@@ -243,13 +254,14 @@ def with_our_engines(tests: Path) -> Path:
     shutil.copytree(tests, copy)
     pattern = re.compile(rf"\b{re.escape(THEIRS)}\.({'|'.join(ENGINES)})\b")
     changed: dict[str, int] = {}
-    for path in (copy / LABEL).rglob("*.py"):
-        text, count = pattern.subn(rf"{OURS}.\1", path.read_text(encoding="utf-8"))
-        if count:
-            path.write_text(text, encoding="utf-8")
-            changed[path.name] = count
-    # The imports in both files, and the engine's name for the clearsessions command.
-    if changed.get("models.py", 0) < 1 or changed.get("tests.py", 0) < 2:
+    for label in (LABEL, *USERS):
+        for path in (copy / label).rglob("*.py"):
+            text, count = pattern.subn(rf"{OURS}.\1", path.read_text(encoding="utf-8"))
+            if count:
+                path.write_text(text, encoding="utf-8")
+                changed[f"{label}/{path.name}"] = count
+    # The imports in both files, and the engines' names for the clearsessions command.
+    if changed.get(f"{LABEL}/models.py", 0) < 1 or changed.get(f"{LABEL}/tests.py", 0) < 7:
         raise SuiteError(f"Django's tests name their engines in another way: {changed}")
     return copy
 
@@ -258,9 +270,16 @@ Report = dict[str, Any]
 
 
 def run_tests(
-    python: Path, tests: Path, package: Package, *, engine: str, database: str, label: str
+    python: Path,
+    tests: Path,
+    package: Package,
+    *,
+    labels: Sequence[str],
+    engine: str,
+    database: str,
+    label: str,
 ) -> Report:
-    """Run the session tests and return what each of them did."""
+    """Run some of the tests and return what each of them did."""
     report = CACHE / f"report-{label}.json"
     report.unlink(missing_ok=True)
     variable = DATABASES[database]
@@ -272,9 +291,9 @@ def run_tests(
         "SUITE_ENGINE": engine,
         "SUITE_REPORT": str(report),
     }
-    command: Command = [python, "runtests.py", LABEL, "--settings=suite_settings", "--parallel=1"]
+    command: Command = [python, "runtests.py", *labels, "--settings=suite_settings"]
     result = subprocess.run(
-        [*command, "--noinput", "--verbosity=1"],
+        [*command, "--parallel=1", "--noinput", "--verbosity=1"],
         cwd=tests,
         env=os.environ | variables,
         stdin=subprocess.DEVNULL,
@@ -314,6 +333,7 @@ class Comparison:
 
     version: str
     python: str
+    engine: str
     database: str
     tests: int
     on_ours: int
@@ -321,7 +341,15 @@ class Comparison:
     problems: list[str]
 
 
-def compare(database: str, theirs: Report, ours: Report, *, need_native: bool) -> Comparison:
+def compare(
+    database: str,
+    theirs: Report,
+    ours: Report,
+    *,
+    engine: str,
+    on_ours_wanted: Sequence[str],
+    need_native: bool,
+) -> Comparison:
     """Hold the run with our engines against the run with Django's."""
     problems = []
     on_ours = 0
@@ -348,13 +376,18 @@ def compare(database: str, theirs: Report, ours: Report, *, need_native: bool) -
             on_ours += 1
             classes_on_ours.add(name.split(".")[-2])
     problems += [
-        f"{wanted}: no test used our engine" for wanted in ON_OURS if wanted not in classes_on_ours
+        f"{wanted}: no test used our engine"
+        for wanted in on_ours_wanted
+        if wanted not in classes_on_ours
     ]
+    if on_ours == 0:
+        problems.append("no test used our engine")
     if need_native and not ours["native"]:
         problems.append("django_session_rs._native was not loaded")
     return Comparison(
         version=ours["django"],
         python=ours["python"],
+        engine=engine,
         database=database,
         tests=len(ours["tests"]),
         on_ours=on_ours,
@@ -367,13 +400,14 @@ def compare(database: str, theirs: Report, ours: Report, *, need_native: bool) -
 
 def table(rows: Sequence[Comparison]) -> str:
     """Return the result for people: one line per Django version and database."""
-    heading = ("Django", "Python", "database", "tests", "on our engine", "worse", "")
+    heading = ("Django", "Python", "tests of", "database", "tests", "on ours", "worse", "")
     lines: list[tuple[str, ...]] = [heading]
     for row in rows:
         failed = len(row.failed_with_theirs)
         note = f"{failed} fail with Django's engine" if failed else ""
-        cells = (row.version, row.python, row.database, row.tests, row.on_ours, len(row.problems))
-        lines.append((*map(str, cells), note))
+        place = (row.version, row.python, row.engine, row.database)
+        counts = (row.tests, row.on_ours, len(row.problems))
+        lines.append((*place, *map(str, counts), note))
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -381,34 +415,66 @@ def table(rows: Sequence[Comparison]) -> str:
     )
 
 
+@dataclass
+class Run:
+    """What is run twice: some labels, with an engine where the tests ask for none."""
+
+    labels: Sequence[str]
+    engine: str
+    database: str
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return "sessions" if self.labels == (LABEL,) else f"users of {self.engine}"
+
+
+def runs(databases: Sequence[str], *, every_engine: bool) -> list[Run]:
+    """Return what is run for one Django version."""
+    found = [Run((LABEL,), "db", database) for database in databases]
+    if "sqlite" in databases:
+        engines = ENGINES if every_engine else ("db",)
+        found += [Run(USERS, engine, "sqlite") for engine in engines]
+    return found
+
+
 def check_version(
-    version: str, minor: int, interpreter: str, package: Package, databases: Sequence[str]
+    version: str,
+    minor: int,
+    interpreter: str,
+    package: Package,
+    databases: Sequence[str],
+    *,
+    every_engine: bool,
 ) -> list[Comparison]:
     """Run one Django version on all databases."""
     python = environment(version, minor, interpreter, package)
     exact, tests = sources(python)
     rewritten = with_our_engines(tests)
     rows = []
-    for database in databases:
-        label = f"{exact}-py3.{minor}-{database}"
-        say(f"Django {exact}, Python 3.{minor}, {database}")
-        theirs = run_tests(
-            python,
-            tests,
-            package,
-            engine=f"{THEIRS}.db",
-            database=database,
-            label=f"{label}-theirs",
+    for run in runs(databases, every_engine=every_engine):
+        label = f"{exact}-py3.{minor}-{run.name.replace(' ', '-')}-{run.database}"
+        say(f"Django {exact}, Python 3.{minor}, {run.name}, {run.database}")
+        theirs, ours = (
+            run_tests(
+                python,
+                folder,
+                package,
+                labels=run.labels,
+                engine=f"{engines}.{run.engine}",
+                database=run.database,
+                label=f"{label}-{side}",
+            )
+            for engines, folder, side in ((THEIRS, tests, "theirs"), (OURS, rewritten, "ours"))
         )
-        ours = run_tests(
-            python,
-            rewritten,
-            package,
-            engine=f"{OURS}.db",
-            database=database,
-            label=f"{label}-ours",
+        row = compare(
+            run.database,
+            theirs,
+            ours,
+            engine=run.name,
+            on_ours_wanted=ON_OURS if run.labels == (LABEL,) else (),
+            need_native=package.folder is None,
         )
-        row = compare(database, theirs, ours, need_native=package.folder is None)
         for problem in row.problems[:REPORTED_FAILURES]:
             say(f"WORSE {problem}")
         rows.append(row)
@@ -417,7 +483,7 @@ def check_version(
 
 def main() -> int:
     """Parse the command line, run every version there is an interpreter for, print the table."""
-    parser = argparse.ArgumentParser(description="Django's session tests on our engine.")
+    parser = argparse.ArgumentParser(description="Django's own tests on our engines.")
     parser.add_argument("--django", default=",".join(VERSIONS), metavar="X.Y[,X.Y]")
     parser.add_argument("--database", default=",".join(DATABASES), metavar="NAME[,NAME]")
     source = parser.add_mutually_exclusive_group()
@@ -448,7 +514,14 @@ def main() -> int:
             broken = broken or version == REQUIRED
             continue
         try:
-            rows += check_version(version, minor, available[minor], package, databases)
+            rows += check_version(
+                version,
+                minor,
+                available[minor],
+                package,
+                databases,
+                every_engine=version == REQUIRED,
+            )
         except (SuiteError, subprocess.TimeoutExpired) as error:
             say(f"Django {version}: {error}")
             broken = True

@@ -60,7 +60,10 @@ def test_a_short_session_is_the_same_text(data):
 WRITTEN = [
     pytest.param(record, id=case(record))
     for record in records("signed_cookies")
-    if record["django_version"].startswith(("4.2", "5.2", "6.1")) and record["serializer"] == "json"
+    if record["django_version"].startswith(("4.2", "5.2", "6.1"))
+    and record["serializer"] == "json"
+    # Too long to be recorded whole.
+    and not case(record).endswith("large_one_string")
 ]
 
 
