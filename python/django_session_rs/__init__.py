@@ -7,13 +7,24 @@
 from __future__ import annotations
 
 from django_session_rs._native import DecodedSession, Diagnosis, SessionCodec, __version__
-from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
+from django_session_rs.exceptions import (
+    CorruptSessionError,
+    DecodeError,
+    PayloadTooLargeError,
+    SessionConflictError,
+    StoreError,
+    StoreUnavailableError,
+)
 
 __all__ = [
+    "CorruptSessionError",
     "DecodeError",
     "DecodedSession",
     "Diagnosis",
     "PayloadTooLargeError",
     "SessionCodec",
+    "SessionConflictError",
+    "StoreError",
+    "StoreUnavailableError",
     "__version__",
 ]

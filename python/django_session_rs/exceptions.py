@@ -1,8 +1,18 @@
-"""What reading session data can raise, beside Django's own ``BadSignature``."""
+"""What sessions and their stores can raise, beside Django's own exceptions."""
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "PayloadTooLargeError"]
+from django.db import InterfaceError, OperationalError
+
+__all__ = [
+    "CorruptSessionError",
+    "DecodeError",
+    "PayloadTooLargeError",
+    "SessionConflictError",
+    "StoreError",
+    "StoreUnavailableError",
+    "is_outage",
+]
 
 
 class DecodeError(ValueError):
@@ -23,3 +33,51 @@ class DecodeError(ValueError):
 
 class PayloadTooLargeError(DecodeError):
     """The payload inflates to more than ``max_size``, or a pickle is of too many objects."""
+
+
+class StoreError(Exception):
+    """A store of sessions could not do what it was asked.
+
+    No message holds a session key or a part of a session.
+    """
+
+
+class CorruptSessionError(StoreError):
+    """What is stored is not a session, or one of another serializer than the engine reads."""
+
+
+class SessionConflictError(StoreError):
+    """Another request has changed the session since it was loaded; nothing was written.
+
+    With ``SESSION_ON_CONFLICT = "error"``, or if others were faster a thousand times.
+    """
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be asked: nothing is known about the session, it may well exist.
+
+    ``reason`` is a word for programs: ``"unreachable"``, ``"timed_out"`` (what was to be written
+    may have been written or not), ``"busy"`` (nothing was changed, another try may help) or
+    ``"refused"`` (it will not change by itself: no rights, read-only, disk full). The error of the
+    driver is the ``__cause__``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return MESSAGES.get(self.reason, MESSAGES["refused"])
+
+
+MESSAGES = {
+    "busy": "the session store is busy",
+    "refused": "the session store failed",
+    "timed_out": "the session store did not answer in time",
+    "unreachable": "the session store cannot be reached",
+}
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether the store itself failed, so that nothing is known about the session."""
+    return isinstance(error, (StoreUnavailableError, OperationalError, InterfaceError))
