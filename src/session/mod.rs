@@ -38,7 +38,11 @@ pub use self::merge::{Conflict, OnConflict, Resolution};
 pub use self::settings::{SameSite, SessionSettings, SettingsError};
 #[cfg(feature = "tower")]
 pub(crate) use self::state::Flags;
-use self::state::{SessionState, Snapshot};
+use self::state::SessionState;
+#[cfg(not(feature = "python"))]
+use self::state::Snapshot;
+#[cfg(feature = "python")]
+pub(crate) use self::state::Snapshot;
 use crate::codec::{self, SessionData};
 
 /// How often a new key is drawn before the store is taken for broken; Django's number for caches.
@@ -122,6 +126,27 @@ impl Session {
     ) -> Self {
         let state = Mutex::new(SessionState::new(session_key));
         Self { inner: Arc::new(Inner { store, settings, clock, state }) }
+    }
+
+    /// A session of which a caller keeps the parts between one call and the next: what it is to be, and
+    /// what it was when it was loaded or saved.
+    #[cfg(feature = "python")]
+    pub(crate) fn from_parts(
+        store: Arc<dyn SessionStore>,
+        settings: Arc<SessionSettings>,
+        session_key: Option<SessionKey>,
+        data: Arc<SessionData>,
+        snapshot: Option<Snapshot>,
+    ) -> Self {
+        let state = Mutex::new(SessionState::from_parts(session_key, data, snapshot));
+        Self { inner: Arc::new(Inner { store, settings, clock: Arc::new(SystemClock), state }) }
+    }
+
+    /// The parts after a step.
+    #[cfg(feature = "python")]
+    pub(crate) async fn parts(&self) -> (Option<SessionKey>, Arc<SessionData>, Option<Snapshot>) {
+        let state = self.inner.state.lock().await;
+        (state.session_key.clone(), state.data(), state.snapshot().cloned())
     }
 
     /// The settings this session follows.
@@ -719,7 +744,7 @@ impl Session {
         Err(StoreError::Create.into())
     }
 
-    fn record(
+    pub(crate) fn record(
         &self,
         session_key: SessionKey,
         data: Arc<SessionData>,
