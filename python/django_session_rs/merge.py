@@ -78,19 +78,16 @@ def same_value(one: Any, other: Any) -> bool:
     Stricter than ``==``: ``1``, ``1.0`` and ``True`` are three values, ``0.0`` is not ``-0.0``, and
     a NaN is itself. The order of a dictionary does not count.
     """
-    if one is other:
-        return True
-    kind = type(one)
-    if kind is not type(other):
-        return False
-    if kind is float:
+    if one is other or type(one) is not type(other):
+        return one is other
+    if type(one) is float:
         return struct.pack("d", one) == struct.pack("d", other)
-    if kind is dict:
+    if type(one) is dict:
         return len(one) == len(other) and all(
             _same_name(name, other) and same_value(value, other[name])
             for name, value in one.items()
         )
-    if kind is list or kind is tuple:
+    if type(one) in {list, tuple}:
         return len(one) == len(other) and all(map(same_value, one, other))
     try:
         return bool(one == other)
