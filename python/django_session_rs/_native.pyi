@@ -512,26 +512,47 @@ class Store:
         """See ``create()``."""
 
     def save(
-        self, session_key: str, data: Any, stored: StoredSession | None, cookie_age: int
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
     ) -> StoredSession:
         """Replace a session that was loaded as ``stored``, or whatever is there.
 
-        What others have saved since is merged. Raises ``UpdateError`` if it is gone, and
+        What others have saved since is merged; names in ``touched`` were set or removed, to
+        whatever value. Raises ``UpdateError`` if it is gone, and
         ``SessionConflictError`` if ``SESSION_ON_CONFLICT`` forbids to merge.
         """
 
     async def asave(
-        self, session_key: str, data: Any, stored: StoredSession | None, cookie_age: int
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
     ) -> StoredSession:
         """See ``save()``."""
 
     def cycle_key(
-        self, session_key: str, data: Any, stored: StoredSession | None, cookie_age: int
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
     ) -> StoredSession:
         """Move a session to a new key; raises ``UpdateError`` if its user has logged out."""
 
     async def acycle_key(
-        self, session_key: str, data: Any, stored: StoredSession | None, cookie_age: int
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
     ) -> StoredSession:
         """See ``cycle_key()``."""
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::OnceCell;
 
@@ -22,7 +23,8 @@ use super::{convert, error, pickle};
 use crate::codec::pickle::{HIGHEST_PROTOCOL, Limits};
 use crate::codec::{DEFAULT_MAX_SIZE, Serializer, SessionData};
 use crate::session::{
-    Session, SessionError, SessionKey, SessionSettings, SessionStore, Snapshot, StoreError,
+    Changes, Session, SessionError, SessionKey, SessionSettings, SessionState, SessionStore,
+    Snapshot, StoreError,
 };
 use crate::store::{self, ConnectError};
 
@@ -113,10 +115,12 @@ impl PyStore {
         session_key: &str,
         data: &Bound<'_, PyAny>,
         stored: Option<&StoredSession>,
+        touched: Vec<PyBackedStr>,
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
         let py = data.py();
-        let session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        let mut session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        session.touch(touched);
         self.wait(py, |steps| async move { steps.save(session).await })
     }
 
@@ -125,9 +129,12 @@ impl PyStore {
         session_key: String,
         data: Py<PyAny>,
         stored: Option<Py<StoredSession>>,
+        touched: Vec<PyBackedStr>,
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
-        let session = self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+        let mut session =
+            self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+        session.touch(touched);
         self.start(|steps| async move { steps.save(session).await })?.await
     }
 
@@ -136,10 +143,12 @@ impl PyStore {
         session_key: &str,
         data: &Bound<'_, PyAny>,
         stored: Option<&StoredSession>,
+        touched: Vec<PyBackedStr>,
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
         let py = data.py();
-        let session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        let mut session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        session.touch(touched);
         self.wait(py, |steps| async move { steps.cycle_key(session).await })
     }
 
@@ -148,9 +157,12 @@ impl PyStore {
         session_key: String,
         data: Py<PyAny>,
         stored: Option<Py<StoredSession>>,
+        touched: Vec<PyBackedStr>,
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
-        let session = self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+        let mut session =
+            self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+        session.touch(touched);
         self.start(|steps| async move { steps.cycle_key(session).await })?.await
     }
 
@@ -293,6 +305,7 @@ struct Unsaved {
     session_key: SessionKey,
     data: Arc<SessionData>,
     snapshot: Option<Snapshot>,
+    changes: Changes,
     settings: Arc<SessionSettings>,
 }
 
@@ -378,7 +391,8 @@ impl Steps {
             Arc::new(settings)
         };
         let snapshot = stored.and_then(|stored| stored.snapshot.clone());
-        Ok(Unsaved { session_key, data: Arc::new(data), snapshot, settings })
+        let changes = Changes::default();
+        Ok(Unsaved { session_key, data: Arc::new(data), snapshot, changes, settings })
     }
 
     /// As [`Steps::unsaved`], from within something that is awaited.
@@ -397,9 +411,17 @@ impl Steps {
 }
 
 impl Unsaved {
+    /// Takes note of the names that were set or removed.
+    fn touch(&mut self, names: Vec<PyBackedStr>) {
+        for name in names {
+            self.changes.touch(&name);
+        }
+    }
+
     fn session(self, store: &Arc<dyn SessionStore>) -> Session {
-        let Self { session_key, data, snapshot, settings } = self;
-        Session::from_parts(Arc::clone(store), settings, Some(session_key), data, snapshot)
+        let Self { session_key, data, snapshot, changes, settings } = self;
+        let parts = SessionState::from_parts(Some(session_key), data, snapshot, changes);
+        Session::from_state(Arc::clone(store), settings, parts)
     }
 }
 

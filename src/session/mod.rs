@@ -33,16 +33,18 @@ pub(crate) use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
 pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;
+#[cfg(not(feature = "python"))]
 use self::merge::Changes;
+#[cfg(feature = "python")]
+pub(crate) use self::merge::Changes;
 pub use self::merge::{Conflict, OnConflict, Resolution};
 pub use self::settings::{SameSite, SessionSettings, SettingsError};
 #[cfg(feature = "tower")]
 pub(crate) use self::state::Flags;
-use self::state::SessionState;
 #[cfg(not(feature = "python"))]
-use self::state::Snapshot;
+use self::state::{SessionState, Snapshot};
 #[cfg(feature = "python")]
-pub(crate) use self::state::Snapshot;
+pub(crate) use self::state::{SessionState, Snapshot};
 use crate::codec::{self, SessionData};
 
 /// How often a new key is drawn before the store is taken for broken; Django's number for caches.
@@ -128,18 +130,15 @@ impl Session {
         Self { inner: Arc::new(Inner { store, settings, clock, state }) }
     }
 
-    /// A session of which a caller keeps the parts between one call and the next: what it is to be, and
-    /// what it was when it was loaded or saved.
+    /// A session of which a caller keeps the parts between one call and the next.
     #[cfg(feature = "python")]
-    pub(crate) fn from_parts(
+    pub(crate) fn from_state(
         store: Arc<dyn SessionStore>,
         settings: Arc<SessionSettings>,
-        session_key: Option<SessionKey>,
-        data: Arc<SessionData>,
-        snapshot: Option<Snapshot>,
+        state: SessionState,
     ) -> Self {
-        let state = Mutex::new(SessionState::from_parts(session_key, data, snapshot));
-        Self { inner: Arc::new(Inner { store, settings, clock: Arc::new(SystemClock), state }) }
+        let (clock, state) = (Arc::new(SystemClock), Mutex::new(state));
+        Self { inner: Arc::new(Inner { store, settings, clock, state }) }
     }
 
     /// The parts after a step.

@@ -60,8 +60,9 @@ impl SessionState {
         session_key: Option<SessionKey>,
         data: Arc<SessionData>,
         snapshot: Option<Snapshot>,
+        changes: Changes,
     ) -> Self {
-        Self { session_key, data: Some(data), snapshot, ..Self::default() }
+        Self { session_key, data: Some(data), snapshot, changes, ..Self::default() }
     }
 
     /// True without a key and without data. With a key it is false, whatever the data.

@@ -319,8 +319,9 @@ def test_a_logout_wins(theirs):
     theirs(key).flush()
     with pytest.raises(UpdateError):
         late.save()
-    with pytest.raises(SessionInterrupted):
+    with pytest.raises(SessionInterrupted) as ended:
         rotated.cycle_key()
+    assert isinstance(ended.value, UpdateError)
     assert rotated.session_key is None
     assert content(rotated) == {}
     assert not theirs().exists(key)
@@ -376,6 +377,16 @@ def test_tasks_lose_nothing_to_each_other_and_need_no_thread(theirs):
 
     assert asyncio.run(all_of_them()) == 0
     assert content(theirs(key)) == {f"worker {n}": rounds for n in range(workers)}
+
+
+def test_what_is_set_to_what_it_was_counts(theirs):
+    key = created({"a": 1, "\ud800": 1, "é": 1})
+    one, other = SessionStore(key), SessionStore(key)
+    one["a"], one["\ud800"], one["é"] = 1, 2, 1
+    other["a"], other["é"] = 5, 5
+    other.save()
+    one.save()
+    assert content(theirs(key)) == {"a": 1, "\ud800": 2, "é": 1}
 
 
 # What a process does.

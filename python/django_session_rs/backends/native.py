@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
-from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.core.signals import setting_changed
@@ -33,6 +32,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import Store
 from django_session_rs.backends import db
+from django_session_rs.backends.conflicts import SessionEndedError, anotes_outage, notes_outage
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError, is_outage
 from django_session_rs.management.commands.export_session_settings import exported
 from django_session_rs.merge import same_value
@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionStore"]
 
-INTERRUPTED = (
-    "The request's session was deleted before the request completed. The user may have logged "
-    "out in a concurrent request, for example."
-)
-
 
 class SessionStore(db.SessionStore):
     """A session in a store of the Rust crate.
@@ -57,13 +52,12 @@ class SessionStore(db.SessionStore):
     expire date follows from the data; ``get_expiry_date`` is not asked.
     """
 
-    #: The outage that the last operation of this object met.
-    outage: Exception | None = None
-    #: What is in the store, as far as this object knows.
+    # What is in the store, as far as this object knows.
     _stored: StoredSession | None = None
 
     # Reading.
 
+    @notes_outage
     def load(self) -> Any:
         """Return the stored session; ``{}`` and no key any more if there is none or it expired.
 
@@ -77,9 +71,10 @@ class SessionStore(db.SessionStore):
             return {}
         try:
             return self._opened(_here(store.load, key))
-        except Exception as error:  # noqa: BLE001 - told apart there
+        except (BadSignature, DecodeError) as error:
             return self._unread(error)
 
+    @anotes_outage
     async def aload(self) -> Any:
         """See ``load()``; nothing is waited for in a thread."""
         store = _store(type(self))
@@ -90,56 +85,49 @@ class SessionStore(db.SessionStore):
             return {}
         try:
             return self._opened(await store.aload(key))
-        except Exception as error:  # noqa: BLE001 - told apart there
+        except (BadSignature, DecodeError) as error:
             return self._unread(error)
 
+    @notes_outage
     def exists(self, session_key: str | None) -> bool:
         """Tell whether the store has a session of this key, expired or not."""
         store = _store(type(self))
         if store is None:
             return super().exists(session_key)
-        try:
-            return bool(session_key) and _here(store.exists, session_key)
-        except Exception as error:
-            self._note(error)
-            raise
+        return bool(session_key) and _here(store.exists, session_key)
 
+    @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
         store = _store(type(self))
         if store is None:
             return await super().aexists(session_key)
-        try:
-            return bool(session_key) and await store.aexists(str(session_key))
-        except Exception as error:
-            self._note(error)
-            raise
+        return bool(session_key) and await store.aexists(str(session_key))
 
     def _opened(self, stored: StoredSession | None) -> Any:
-        self.outage = None
-        self._stored = stored
         if stored is None:
             self._session_key = None
             return {}
-        return stored.data()
+        data = stored.data()
+        # Somebody may load a session that is loaded already, only to look at it.
+        if "_session_cache" not in self.__dict__:
+            self._forget()
+            self._stored = stored
+        return data
 
-    def _unread(self, error: Exception) -> Any:
+    def _unread(self, error: BadSignature | DecodeError) -> Any:
         """Return what a session is taken for that cannot be read; raise if it might be one."""
-        self._note(error)
-        self._stored = None
         if isinstance(error, BadSignature):
             logger = logging.getLogger("django.security.SuspiciousSession")
             logger.warning("Session data corrupted")
-            return {}
-        if not isinstance(error, DecodeError) or isinstance(error, PayloadTooLargeError):
-            raise error
-        if error.reason == "serializer":
-            # Another setting reads it, so the next save must not overwrite it.
+        elif isinstance(error, PayloadTooLargeError) or error.reason == "serializer":
+            # Another limit, or another setting, reads it: the next save must not overwrite it.
             raise error
         return {}
 
     # Writing.
 
+    @notes_outage
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
         """Store the session.
 
@@ -156,16 +144,13 @@ class SessionStore(db.SessionStore):
             return
         data = self._get_session(no_load=must_create)
         key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
-        try:
-            if must_create:
-                stored = _here(store.create, key, data, age)
-            else:
-                stored = _here(store.save, key, data, self._stored, age)
-        except Exception as error:
-            self._note(error)
-            raise
-        self._saved(data, stored)
+        if must_create:
+            stored = _here(store.create, key, data, age)
+        else:
+            stored = _here(store.save, key, data, self._stored, self._names(), age)
+        self._written(data, stored)
 
+    @anotes_outage
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
         store = _store(type(self))
@@ -177,34 +162,40 @@ class SessionStore(db.SessionStore):
             return
         data = await self._aget_session(no_load=must_create)
         key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
-        try:
-            if must_create:
-                stored = await store.acreate(key, data, age)
-            else:
-                stored = await store.asave(key, data, self._stored, age)
-        except Exception as error:
-            self._note(error)
-            raise
-        self._saved(data, stored)
+        if must_create:
+            stored = await store.acreate(key, data, age)
+        else:
+            stored = await store.asave(key, data, self._stored, self._names(), age)
+        self._written(data, stored)
 
+    @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
         if _store(type(self)) is None:
             await super().acreate()
             return
+        before = self.session_key
         while True:
             self._session_key = await self._aget_new_session_key()
             try:
                 await self.asave(must_create=True)
             except CreateError:
                 continue
+            except Exception as error:
+                # The new key leads nowhere, and who tries again would take it for a deleted one.
+                if is_outage(error):
+                    self._session_key = before
+                raise
             self.modified = True
             return
 
+    @notes_outage
     def cycle_key(self) -> None:
-        """Move the session to a new key, in one step.
+        """Move the session to a new key, in one step where the store can.
 
-        Raises ``SessionInterrupted`` if another request has logged its user out meanwhile.
+        What others save under the old key in the meantime moves along. Raises an ``UpdateError`` if
+        the session of a user was deleted meanwhile: somebody has logged out, and there is no
+        session under the new key either.
         """
         store = _store(type(self))
         if store is None:
@@ -214,16 +205,14 @@ class SessionStore(db.SessionStore):
         if key is None:
             self.create()
             return
+        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
         try:
-            stored = _here(store.cycle_key, key, data, self._stored, self.get_session_cookie_age())
+            self._moved(data, _here(store.cycle_key, *step))
         except UpdateError as error:
-            self._ended()
-            raise SessionInterrupted(INTERRUPTED) from error
-        except Exception as error:
-            self._note(error)
-            raise
-        self._moved(data, stored)
+            self._end()
+            raise SessionEndedError from error
 
+    @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
         store = _store(type(self))
@@ -234,16 +223,14 @@ class SessionStore(db.SessionStore):
         if key is None:
             await self.acreate()
             return
+        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
         try:
-            stored = await store.acycle_key(key, data, self._stored, self.get_session_cookie_age())
+            self._moved(data, await store.acycle_key(*step))
         except UpdateError as error:
-            self._ended()
-            raise SessionInterrupted(INTERRUPTED) from error
-        except Exception as error:
-            self._note(error)
-            raise
-        self._moved(data, stored)
+            self._end()
+            raise SessionEndedError from error
 
+    @notes_outage
     def delete(self, session_key: str | None = None) -> None:
         """Delete the session of this key, or this one; a missing one is fine."""
         store = _store(type(self))
@@ -251,14 +238,10 @@ class SessionStore(db.SessionStore):
             super().delete(session_key)
             return
         key = self.session_key if session_key is None else session_key
-        if key is None:
-            return
-        try:
+        if key is not None:
             _here(store.delete, key)
-        except Exception as error:
-            self._note(error)
-            raise
 
+    @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
         store = _store(type(self))
@@ -266,13 +249,8 @@ class SessionStore(db.SessionStore):
             await super().adelete(session_key)
             return
         key = self.session_key if session_key is None else session_key
-        if key is None:
-            return
-        try:
+        if key is not None:
             await store.adelete(key)
-        except Exception as error:
-            self._note(error)
-            raise
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -292,28 +270,25 @@ class SessionStore(db.SessionStore):
         else:
             await store.aclear_expired()
 
-    def clear(self) -> None:
-        """Empty the session without a look at what is stored: what others have set goes too."""
-        super().clear()
-        self._stored = None
+    def _names(self) -> list[str]:
+        """Return the names that were set or removed here."""
+        # A name that is no Unicode is found by comparing.
+        return [name for name in map(str, self._touched) if name.isascii() or _is_unicode(name)]
 
-    def _saved(self, data: Any, stored: StoredSession) -> None:
-        self.outage = None
+    def _written(self, data: dict[str, Any], stored: StoredSession) -> None:
+        self._forget()
         self._stored = stored
         if stored.merged:
             _adopt(data, stored.data())
 
-    def _moved(self, data: Any, stored: StoredSession) -> None:
+    def _moved(self, data: dict[str, Any], stored: StoredSession) -> None:
         self._session_key = stored.session_key
         self.modified = True
-        self._saved(data, stored)
+        self._written(data, stored)
 
-    def _ended(self) -> None:
-        self.clear()
-        self._session_key = None
-
-    def _note(self, error: Exception) -> None:
-        self.outage = error if is_outage(error) else None
+    def _forget(self) -> None:
+        super()._forget()
+        self._stored = None
 
 
 def _adopt(data: dict[str, Any], merged: dict[str, Any]) -> None:
@@ -323,6 +298,10 @@ def _adopt(data: dict[str, Any], merged: dict[str, Any]) -> None:
     for name, value in merged.items():
         if name not in data or not same_value(data[name], value):
             data[name] = value
+
+
+def _is_unicode(name: str) -> bool:
+    return name.encode("utf-8", "ignore").decode() == name
 
 
 @async_unsafe
