@@ -341,6 +341,10 @@ class Steps:
 steps = Steps()
 
 
+async def aget(client, address):
+    return await client.get(address)
+
+
 def cookies_of(header):
     from django.http import parse_cookie
 
@@ -361,7 +365,7 @@ def answer_to(drawn, client_class):
     for name, value in cookies_of(drawn["headers"]).items():
         client.cookies[name] = value
     if client_class is AsyncClient:
-        response = async_to_sync(client.get)("/steps")
+        response = async_to_sync(aget)(client, "/steps")
     else:
         response = client.get("/steps")
     answer = Answer(
@@ -803,7 +807,7 @@ def get(address, mode, key, **options):
     client_class = Client if mode == "sync" else AsyncClient
     client = client_class(**{"raise_request_exception": False, **options})
     client.cookies["sessionid"] = key
-    return client.get(address) if mode == "sync" else async_to_sync(client.get)(address)
+    return client.get(address) if mode == "sync" else async_to_sync(aget)(client, address)
 
 
 def locked_before(address):
