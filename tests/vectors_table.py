@@ -35,7 +35,7 @@ COMMANDS = {
     "Python": [sys.executable, "-m", "pytest", "-q", "tests/python"],
 }
 # Traces of what sessions and responses do, with the data in the clear.
-BEHAVIOUR = ("session_ops", "middleware")
+BEHAVIOUR = ("channels", "session_ops", "middleware")
 
 
 def families() -> dict[str, list[str]]:

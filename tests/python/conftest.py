@@ -72,7 +72,13 @@ def configure() -> None:
     settings.configure(
         SECRET_KEY=SECRET_KEY,
         DATABASES=databases,
-        INSTALLED_APPS=["django.contrib.sessions", "django_session_rs", "custom_session"],
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "django_session_rs",
+            "custom_session",
+        ],
         SESSION_ENGINE="django_session_rs.backends.db",
         MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
