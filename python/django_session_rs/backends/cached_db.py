@@ -238,14 +238,14 @@ class SessionStore(db.SessionStore, DjangoSessionStore):
             _warn(error)
             self._copy = None
 
-    def _written(self, connection: BaseDatabaseWrapper, *, must_create: bool) -> None:
+    def _row_written(self, connection: BaseDatabaseWrapper, *, must_create: bool) -> None:
         key = str(self.session_key)
         if must_create:
             self._copy_new(key)
         else:
             self._renew(key, connection)
 
-    def _rotated(self, old: str, connection: BaseDatabaseWrapper) -> None:  # noqa: ARG002
+    def _row_moved(self, old: str, connection: BaseDatabaseWrapper) -> None:  # noqa: ARG002
         # Once more, for who has read the row meanwhile.
         self._forget_copy(old)
         self._copy_new(str(self.session_key))

@@ -255,7 +255,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         if values is None:
             _save_by_orm(instance, connection.alias, must_create)
             self._forget()
-            self._written(connection, must_create=must_create)
+            self._row_written(connection, must_create=must_create)
             return
 
         def row(data: Any) -> Sequence[Any] | None:
@@ -306,7 +306,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
                 matched = self._knows_row() and self._update(values, plan, connection)
             if not matched:
                 self._write_merged(mode, values, plan, connection, row)
-        self._written(connection, must_create=must_create)
+        self._row_written(connection, must_create=must_create)
 
     def _update(self, values: Sequence[Any], plan: Plan, connection: BaseDatabaseWrapper) -> bool:
         """Replace what was loaded, or if that is not known, what there is."""
@@ -393,10 +393,10 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         """Return what was loaded; ``None`` if nothing was, or nothing that anybody can read."""
         return None if self._loaded is None else self._decode_stored(self._loaded)
 
-    def _written(self, connection: BaseDatabaseWrapper, *, must_create: bool) -> None:
+    def _row_written(self, connection: BaseDatabaseWrapper, *, must_create: bool) -> None:
         """Go on after the row was written."""
 
-    def _rotated(self, old: str, connection: BaseDatabaseWrapper) -> None:
+    def _row_moved(self, old: str, connection: BaseDatabaseWrapper) -> None:
         """Go on after the row was moved to another key."""
 
     def _rotate(self, old: str, plan: Plan, connection: BaseDatabaseWrapper) -> None:
@@ -410,7 +410,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
                 loaded = self._loaded
                 try:
                     if self._move_row(old, plan, connection):
-                        self._rotated(old, connection)
+                        self._row_moved(old, connection)
                         self.modified = True
                         return
                 except _NeedsOrmError:
