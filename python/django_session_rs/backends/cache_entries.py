@@ -96,10 +96,13 @@ UNREACHABLE = frozenset(
         "HostLookupError",
         "MasterNotFoundError",
         "MemcacheUnexpectedCloseError",
+        "NoServers",
+        "ReadError",
         "ServerDead",
         "ServerDown",
         "SlaveNotFoundError",
         "SocketCreateError",
+        "UnixSocketError",
         "UnknownReadFailure",
         "WriteError",
     }
