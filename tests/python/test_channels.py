@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import django
 import pytest
@@ -257,6 +258,32 @@ class SyncConsumer(WebsocketConsumer):
     def receive(self, text_data=None, bytes_data=None):
         self.scope["session"].save()
         self.send(text_data="saved")
+
+
+class RandomSeedConsumer(AsyncWebsocketConsumer):
+    """Of the documentation of Channels, which saves in the thread for databases."""
+
+    async def connect(self):
+        await self.accept()
+        self.scope["session"]["seed"] = 7
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await login(self.scope, await User.objects.aget(username="ada"), BACKEND)
+        await database_sync_to_async(self.scope["session"].save)()
+        await self.send(text_data=self.scope["session"].session_key)
+
+
+class SyncLoginConsumer(WebsocketConsumer):
+    """The same in its synchronous form."""
+
+    def connect(self):
+        self.accept()
+        self.scope["session"]["seed"] = 7
+
+    def receive(self, text_data=None, bytes_data=None):
+        async_to_sync(login)(self.scope, User.objects.get(username="ada"), BACKEND)
+        self.scope["session"].save()
+        self.send(text_data=self.scope["session"].session_key)
 
 
 @contextlib.asynccontextmanager
@@ -582,6 +609,23 @@ def test_another_password_ends_the_session(user):
     user.save()
     assert who(key) == "AnonymousUser"
     assert not Session.objects.filter(session_key=key).exists()
+
+
+@pytest.mark.parametrize("consumer", [RandomSeedConsumer, SyncLoginConsumer])
+def test_the_consumers_of_the_documentation_of_channels_work(consumer, user):
+    async def talk():
+        async with socket(AuthMiddlewareStack(consumer.as_asgi())) as communicator:
+            return await say(communicator, "log in")
+
+    data = data_of(run(talk()))
+    assert (data["seed"], data[SESSION_KEY]) == (7, str(user.pk))
+
+
+def test_channels_own_user_middleware_works_inside_our_session_middleware(user):
+    def stack(inner):
+        return SessionMiddlewareStack(ChannelsAuthMiddleware(inner))
+
+    assert who(login_row(user), stack) == "ada"
 
 
 def test_it_works_inside_channels_own_session_middleware(user):
@@ -976,3 +1020,26 @@ def test_a_stored_change_that_another_made_is_not_saved_over_silently(sqlite_dat
     scope = {"type": "http", "headers": cookie(key)}
     with pytest.raises(SuspiciousOperation, match="deleted before the request completed"):
         run(SessionMiddlewareStack(app)(scope, None, None))
+
+
+# The documentation.
+
+PAGE = Path(__file__).parents[2] / "docs" / "channels.md"
+
+
+def test_the_page_s_example_does_what_it_says(user):
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = {"__name__": "asgi"}
+    exec(compile(code, str(PAGE), "exec"), found)
+    key = login_row(user)
+
+    async def talk():
+        communicator = WebsocketCommunicator(found["application"], "/game/", headers=cookie(key))
+        assert await communicator.connect(timeout=10) == (True, None)
+        assert await say(communicator, "e4") == "ada: 1"
+        assert await say(communicator, "c5") == "ada: 2"
+        await communicator.disconnect(timeout=10)
+
+    run(talk())
+    data = data_of(key)
+    assert (data["seed"], data["moves"]) == (42, ["e4", "c5"])

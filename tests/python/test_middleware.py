@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import django
 import pytest
@@ -1032,3 +1033,20 @@ def test_a_deleted_session_is_an_interruption(mode, sqlite_database, caplog):
     assert not Session.objects.exists()
     [record] = told(caplog)
     assert record.levelno == logging.WARNING
+
+
+# The documentation.
+
+PAGE = Path(__file__).parents[2] / "docs" / "middleware.md"
+
+
+def test_the_page_s_example_does_what_it_says():
+    _, code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = {"__name__": "middleware"}
+    exec(compile(code, str(PAGE), "exec"), found)
+
+    response = found["PoliteSessionMiddleware"](reads).process_exception(
+        HttpRequest(), StoreUnavailableError("timed_out")
+    )
+    assert (response.status_code, response["Retry-After"]) == (503, "30")
+    assert b"a minute" in response.content
