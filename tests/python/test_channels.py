@@ -525,8 +525,8 @@ def test_no_thread_is_started_with_an_engine_of_asynchronous_methods(tmp_path):
 
 
 def test_without_channels_the_error_names_what_to_install(tmp_path):
-    (tmp_path / "channels.py").write_text("raise ModuleNotFoundError('no', name='channels')\n")
     script = (
+        "import sys; sys.modules['channels'] = None\n"
         "from django.conf import settings; settings.configure(); import django; django.setup()\n"
         "import django_session_rs.channels"
     )
