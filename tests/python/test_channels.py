@@ -460,6 +460,36 @@ def test_scopes_without_what_is_needed_are_refused():
             AuthMiddlewareStack(app, revalidate=seconds)
 
 
+def kill(connection):
+    """Have the database server end the connection, as a restart does."""
+    another = connection.copy()
+    with (
+        contextlib.closing(another),
+        another.cursor() as admin,
+        connection.cursor() as cursor,
+    ):
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_backend_pid()")
+            admin.execute("SELECT pg_terminate_backend(%s)", cursor.fetchone())
+        else:
+            cursor.execute("SELECT CONNECTION_ID()")
+            admin.execute("KILL %s", cursor.fetchone())
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_anew(database):
+    if database.vendor == "sqlite":
+        pytest.skip("there is no server that could close it")
+    key = stored(a=1)
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["session"]["a"])
+
+    kill(database)
+    run(SessionMiddlewareStack(app)({"type": "websocket", "headers": cookie(key)}, None, None))
+    assert seen == [1]
+
+
 THREADLESS = """
 import asyncio, threading
 
