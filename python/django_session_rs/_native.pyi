@@ -15,6 +15,8 @@ __all__ = [
     "PasswordResetTokenGenerator",
     "SessionCodec",
     "Signer",
+    "Store",
+    "StoredSession",
     "TimestampSigner",
     "UnsignedValue",
     "UnwrappedValue",
@@ -472,6 +474,117 @@ class TimestampSigner(Signer):
         now: float | None = None,
     ) -> Any:
         """As ``Signer.unsign_object``; raises ``SignatureExpired`` beyond ``max_age``."""
+
+@final
+class Store:
+    """A store of the Rust crate: each step for a thread that waits, and to be awaited.
+
+    ``url`` is the address (``docs/settings.md``), ``settings`` what ``manage.py
+    export_session_settings`` writes, keys included. Nothing is connected before it is needed.
+    Threads and event loops can share it; a forked process cannot, and gets a ``RuntimeError``.
+    Whoever stops waiting stops nothing: a step that has begun is carried out.
+
+    ``cookie_age`` is in seconds; the expire date follows from it and the data. Raises
+    ``StoreUnavailableError`` if the server cannot be asked, ``ImproperlyConfigured`` for an
+    address or a setting that is of no use.
+    """
+
+    def __new__(cls, url: str, settings: str) -> Self: ...
+    def load(self, session_key: str) -> StoredSession | None:
+        """Return the session, or ``None`` if there is none or it has expired.
+
+        Raises ``BadSignature`` or ``DecodeError`` for one that cannot be read.
+        """
+
+    async def aload(self, session_key: str) -> StoredSession | None:
+        """See ``load()``."""
+
+    def exists(self, session_key: str) -> bool:
+        """Tell whether the key is taken, by an expired session too."""
+
+    async def aexists(self, session_key: str) -> bool:
+        """See ``exists()``."""
+
+    def create(self, session_key: str, data: Any, cookie_age: int) -> StoredSession:
+        """Add a session; raises ``CreateError`` if the key is taken."""
+
+    async def acreate(self, session_key: str, data: Any, cookie_age: int) -> StoredSession:
+        """See ``create()``."""
+
+    def save(
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
+    ) -> StoredSession:
+        """Replace a session that was loaded as ``stored``, or whatever is there.
+
+        What others have saved since is merged; names in ``touched`` were set or removed, to
+        whatever value. Raises ``UpdateError`` if it is gone, and
+        ``SessionConflictError`` if ``SESSION_ON_CONFLICT`` forbids to merge.
+        """
+
+    async def asave(
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
+    ) -> StoredSession:
+        """See ``save()``."""
+
+    def cycle_key(
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
+    ) -> StoredSession:
+        """Move a session to a new key; raises ``UpdateError`` if its user has logged out."""
+
+    async def acycle_key(
+        self,
+        session_key: str,
+        data: Any,
+        stored: StoredSession | None,
+        touched: Sequence[str],
+        cookie_age: int,
+    ) -> StoredSession:
+        """See ``cycle_key()``."""
+
+    def delete(self, session_key: str) -> None:
+        """Remove a session; one that is not there is no error."""
+
+    async def adelete(self, session_key: str) -> None:
+        """See ``delete()``."""
+
+    def clear_expired(self) -> int:
+        """Remove all expired sessions and return their number; 0 where they end by themselves."""
+
+    async def aclear_expired(self) -> int:
+        """See ``clear_expired()``."""
+
+    def close(self) -> None:
+        """End threads and connections; what is under way has a second."""
+
+@final
+class StoredSession:
+    """A session as it was loaded or saved last."""
+
+    @property
+    def session_key(self) -> str:
+        """The key under which it is."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether it differs from what was to be saved: others have changed it."""
+
+    def data(self) -> Any:
+        """Return what is in it, made anew each time."""
 
 @final
 class UnsignedValue:

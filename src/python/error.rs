@@ -4,6 +4,10 @@
 //! `django_session_rs.DecodeError`, a `ValueError` like those that Django's own reader raises from
 //! `zlib`, `base64` and `json`. No exception refers to a payload, not even through its cause.
 
+use std::error::Error;
+use std::fmt::Write as _;
+
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -11,6 +15,7 @@ use pyo3::types::PyType;
 use crate::codec::cache::{CacheDecodeError, CachePart, Compressor, InvalidCacheKey};
 use crate::codec::pickle::PickleError;
 use crate::codec::{DecodeError, Part};
+use crate::session::{SessionError, StoreError};
 
 /// The exception for a codec error.
 pub(super) fn to_py(py: Python<'_>, error: &DecodeError) -> PyErr {
@@ -101,6 +106,68 @@ pub(super) fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
 /// The exception for a payload that Python's `json` does not read.
 pub(super) fn unreadable_json(py: Python<'_>) -> PyErr {
     decode_error(py, "the payload is not valid JSON", "json")
+}
+
+/// The exception for what a store says.
+pub(super) fn store(py: Python<'_>, failure: &StoreError) -> PyErr {
+    static UPDATE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static CREATE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    const BACKENDS: &str = "django.contrib.sessions.backends.base";
+    let reason = match failure {
+        StoreError::Update => return raise(UPDATE.import(py, BACKENDS, "UpdateError"), ()),
+        StoreError::Create => return raise(CREATE.import(py, BACKENDS, "CreateError"), ()),
+        StoreError::Conflict => return ours(py, "SessionConflictError", (failure.to_string(),)),
+        StoreError::Decode(found) => return to_py(py, found),
+        StoreError::CacheDecode(found) => return cache_to_py(py, found),
+        StoreError::Busy(_) => "busy",
+        StoreError::TimedOut(_) => "timed_out",
+        StoreError::Unreachable(_) => "unreachable",
+        StoreError::Backend(_) => "refused",
+        _ => return ours(py, "StoreError", (whole(failure),)),
+    };
+    let unavailable = ours(py, "StoreUnavailableError", (reason,));
+    if let Some(source) = failure.source() {
+        unavailable.set_cause(py, Some(ours(py, "StoreError", (whole(source),))));
+    }
+    unavailable
+}
+
+/// The exception for what became of a session.
+pub(super) fn session(py: Python<'_>, failure: &SessionError) -> PyErr {
+    match failure {
+        SessionError::Store(failure) => store(py, failure),
+        failure => PyValueError::new_err(whole(failure)),
+    }
+}
+
+/// The exception for a setting that is of no use.
+pub(super) fn improperly_configured(py: Python<'_>, failure: &dyn Error) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "django.core.exceptions", "ImproperlyConfigured");
+    raise(class, (whole(failure),))
+}
+
+/// One of the exceptions of `django_session_rs.exceptions`.
+fn ours<'py, A>(py: Python<'py>, name: &str, arguments: A) -> PyErr
+where
+    A: pyo3::call::PyCallArgs<'py>,
+{
+    let class = py.import("django_session_rs.exceptions").and_then(|module| module.getattr(name));
+    match class.and_then(|class| class.call1(arguments)) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}
+
+/// An error and what it comes from, in one line.
+fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn bad_signature(py: Python<'_>, error: &DecodeError) -> PyErr {

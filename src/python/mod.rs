@@ -3,7 +3,8 @@
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
 //! in between. [`cache`] does the same for the entries of caches, [`pickle`] for pickles, through a graph.
-//! [`signing`] is `django.core.signing` and what stands on it. [`error`] is the only mapping of errors to
+//! [`signing`] is `django.core.signing` and what stands on it. [`store`] lets threads and event loops wait
+//! for a store. [`error`] is the only mapping of errors to
 //! Python's and Django's exceptions.
 
 mod cache;
@@ -12,6 +13,7 @@ mod convert;
 mod error;
 mod pickle;
 mod signing;
+mod store;
 
 use pyo3::prelude::*;
 
@@ -37,6 +39,8 @@ mod _native {
         signer::{PySigner, PyTimestampSigner, dumps, loads},
         token::PyPasswordResetTokenGenerator,
     };
+    #[pymodule_export]
+    use super::store::{PyStore, StoredSession};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -182,6 +182,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::is_outage`], or [`StoreError::Unsupported`] where entries expire by themselves.
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError>;
 
+    /// Ends the connections, once what is under way is done; whoever uses the store afterwards gets an
+    /// error. Without, they end when the last clone is dropped, and the server may take it for a crash.
+    async fn close(&self) {}
+
     /// Whether the key is the session, as in a signed cookie. A [`Session`](crate::Session) then keeps
     /// to the rules of Django's `signed_cookies` engine: each save makes another key, which the client
     /// has to get; so it does in place of one that cannot be read; and deleting is forgetting.
@@ -247,6 +251,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         (**self).clear_expired(now).await
+    }
+
+    async fn close(&self) {
+        (**self).close().await;
     }
 
     fn is_in_key(&self) -> bool {

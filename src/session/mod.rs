@@ -33,12 +33,18 @@ pub(crate) use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
 pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;
+#[cfg(not(feature = "python"))]
 use self::merge::Changes;
+#[cfg(feature = "python")]
+pub(crate) use self::merge::Changes;
 pub use self::merge::{Conflict, OnConflict, Resolution};
 pub use self::settings::{SameSite, SessionSettings, SettingsError};
 #[cfg(feature = "tower")]
 pub(crate) use self::state::Flags;
+#[cfg(not(feature = "python"))]
 use self::state::{SessionState, Snapshot};
+#[cfg(feature = "python")]
+pub(crate) use self::state::{SessionState, Snapshot};
 use crate::codec::{self, SessionData};
 
 /// How often a new key is drawn before the store is taken for broken; Django's number for caches.
@@ -122,6 +128,24 @@ impl Session {
     ) -> Self {
         let state = Mutex::new(SessionState::new(session_key));
         Self { inner: Arc::new(Inner { store, settings, clock, state }) }
+    }
+
+    /// A session of which a caller keeps the parts between one call and the next.
+    #[cfg(feature = "python")]
+    pub(crate) fn from_state(
+        store: Arc<dyn SessionStore>,
+        settings: Arc<SessionSettings>,
+        state: SessionState,
+    ) -> Self {
+        let (clock, state) = (Arc::new(SystemClock), Mutex::new(state));
+        Self { inner: Arc::new(Inner { store, settings, clock, state }) }
+    }
+
+    /// The parts after a step.
+    #[cfg(feature = "python")]
+    pub(crate) async fn parts(&self) -> (Option<SessionKey>, Arc<SessionData>, Option<Snapshot>) {
+        let state = self.inner.state.lock().await;
+        (state.session_key.clone(), state.data(), state.snapshot().cloned())
     }
 
     /// The settings this session follows.
@@ -719,7 +743,7 @@ impl Session {
         Err(StoreError::Create.into())
     }
 
-    fn record(
+    pub(crate) fn record(
         &self,
         session_key: SessionKey,
         data: Arc<SessionData>,

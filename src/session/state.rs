@@ -54,6 +54,17 @@ impl SessionState {
         Self { session_key, ..Self::default() }
     }
 
+    /// What was loaded before, and changed in place by somebody else's hands.
+    #[cfg(feature = "python")]
+    pub(crate) fn from_parts(
+        session_key: Option<SessionKey>,
+        data: Arc<SessionData>,
+        snapshot: Option<Snapshot>,
+        changes: Changes,
+    ) -> Self {
+        Self { session_key, data: Some(data), snapshot, changes, ..Self::default() }
+    }
+
     /// True without a key and without data. With a key it is false, whatever the data.
     pub(crate) fn is_empty(&self) -> bool {
         self.session_key.is_none() && self.data.as_ref().is_none_or(|data| data.is_empty())

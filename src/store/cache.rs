@@ -117,6 +117,9 @@ pub trait Cache: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Written, StoreError> {
         Err(StoreError::Unsupported { operation: "cycle_key" })
     }
+
+    /// Ends the connections, as [`SessionStore::close`].
+    async fn close(&self) {}
 }
 
 /// A shared cache is a cache.
@@ -166,6 +169,10 @@ impl<C: Cache + ?Sized> Cache for Arc<C> {
         revision: Option<&Revision>,
     ) -> Result<Written, StoreError> {
         (**self).cycle_key(key, new_key, value, timeout, revision).await
+    }
+
+    async fn close(&self) {
+        (**self).close().await;
     }
 }
 
@@ -336,5 +343,9 @@ impl SessionStore for CacheStore {
 
     async fn clear_expired(&self, _now: DateTime) -> Result<u64, StoreError> {
         Err(StoreError::Unsupported { operation: "clear_expired" })
+    }
+
+    async fn close(&self) {
+        self.cache.close().await;
     }
 }

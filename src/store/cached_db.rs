@@ -319,6 +319,11 @@ impl SessionStore for CachedDbStore {
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         self.db.clear_expired(now).await
     }
+
+    async fn close(&self) {
+        self.db.close().await;
+        self.copies.close().await;
+    }
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ async fn table(
     Ok(Arc::new(store))
 }
 
-#[cfg(feature = "cache")]
+#[cfg(all(feature = "cache", any(feature = "_sql", feature = "memcached", feature = "redis")))]
 fn keys(
     url: &StoreUrl,
     engine: crate::codec::cache::CacheEngine,

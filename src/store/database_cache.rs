@@ -386,6 +386,10 @@ impl Cache for DatabaseCache {
         }
         self.written(cycled, Revision::new(value), key, revision).await
     }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
 }
 
 /// SQL, made once per cache so that the driver finds it in its cache of prepared statements.

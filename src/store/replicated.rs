@@ -314,6 +314,11 @@ impl SessionStore for ReplicatedStore {
     async fn clear_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         self.primary.clear_expired(now).await
     }
+
+    async fn close(&self) {
+        self.primary.close().await;
+        self.replica.close().await;
+    }
 }
 
 #[cfg(test)]

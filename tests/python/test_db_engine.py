@@ -334,7 +334,7 @@ def test_one_statement_per_step(database):
         (store.save, (), ["UPDATE"]),
         (store.load, (), ["SELECT"]),
         (lambda: store.exists(store.session_key), (), ["SELECT"]),
-        (store.cycle_key, (), ["INSERT", "DELETE"]),
+        (store.cycle_key, (), ["UPDATE"]),
         (store.delete, (), ["DELETE"]),
         (SessionStore.clear_expired, (), ["DELETE"]),
         (SessionStore().save, (), ["INSERT"]),
@@ -385,7 +385,7 @@ def test_one_statement_and_one_hop_per_step_in_async_code(database, store_class)
         finally:
             database.force_debug_cursor = False
     counts = {name: (queries, found) for name, queries, found in seen}
-    assert counts["acycle_key"][0] == 2
+    assert counts["acycle_key"][0] <= 2
     assert all(queries == 1 for name, (queries, _) in counts.items() if name != "acycle_key")
     if store_class is SessionStore:
         assert all(found == 1 for _, found in counts.values()), counts

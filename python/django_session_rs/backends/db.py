@@ -6,9 +6,11 @@ that everything about a session that is not storage (expiry, test cookie, flags)
 own. It uses Django's connections through ``connection.cursor()``: routers, transactions,
 ``TestCase``, query logging and execute wrappers all see its statements.
 
-Two things differ on purpose. Each step is one statement, without a transaction of its own. And
+Three things differ on purpose. Each step is one statement, without a transaction of its own.
 ``UpdateError`` means that the row is gone; any other database failure is raised as itself, where
-Django reports a deadlock or a lost connection as a deleted session.
+Django reports a deadlock or a lost connection as a deleted session. And a save replaces the text
+that was loaded: if others have saved the session since, both keep what they changed
+(``SESSION_ON_CONFLICT``).
 
 Where plain SQL would skip what the ORM does (signals, an overridden ``Model.save``, table
 inheritance, a custom queryset, another database), the ORM does it.
@@ -23,14 +25,9 @@ from datetime import datetime
 from datetime import timezone as datetime_timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asgiref.sync import sync_to_async
-from django.conf import Settings, settings
-from django.contrib.sessions.backends.base import (
-    VALID_KEY_CHARS,
-    CreateError,
-    SessionBase,
-    UpdateError,
-)
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core import exceptions
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
@@ -49,7 +46,21 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import SessionCodec
-from django_session_rs.exceptions import PayloadTooLargeError
+from django_session_rs.backends.conflicts import (
+    ASYNC_BASE,
+    MAX_SAVE_TRIES,
+    READ_SETTINGS,
+    USER_ID_KEY,
+    MergingSession,
+    SessionEndedError,
+    anotes_outage,
+    notes_outage,
+    on_conflict,
+    setting,
+    turn,
+)
+from django_session_rs.exceptions import PayloadTooLargeError, SessionConflictError, is_outage
+from django_session_rs.merge import same_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,6 +84,8 @@ UTC = datetime_timezone.utc
 # Databases whose SQL is known here.
 VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 
+PACKAGE = "django_session_rs."
+
 # Bytes from 252 on are dropped, since 252 is the largest multiple of 36 in a byte; the rest map
 # evenly to the characters of a session key.
 KEY_LENGTH = 32
@@ -80,7 +93,7 @@ KEY_TABLE = bytes(ord(VALID_KEY_CHARS[byte % len(VALID_KEY_CHARS)]) for byte in 
 KEY_DROPPED = bytes(range(256 - 256 % len(VALID_KEY_CHARS), 256))
 
 
-class SessionStore(DjangoSessionStore):
+class SessionStore(MergingSession, DjangoSessionStore):
     """A session in the database, as ``django.contrib.sessions.backends.db.SessionStore``.
 
     It reads and writes the same rows: the two engines can serve one table together. Subclass it as
@@ -93,23 +106,29 @@ class SessionStore(DjangoSessionStore):
     #: The largest payload in bytes that is inflated; Django has no limit.
     max_size: int = 64 << 20
 
+    # The texts that saves within a transaction have replaced: they are back if it is undone.
+    _replaced: tuple[str, ...] = ()
+
+    # The engine of this package that this is, or is a subclass of.
+    _engine: ClassVar[type[SessionStore]]
     # What this class has replaced of Django's hooks, worked out once.
     _builds_instance: ClassVar[bool] = False
     _reads_instance: ClassVar[bool] = False
+    _rotates: ClassVar[bool] = True
     _stock: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith(PACKAGE):
+            cls._engine = cls
         cls._builds_instance = _overrides(cls, ("create_model_instance",))
         cls._reads_instance = _overrides(cls, ("_get_session_from_db",))
+        cls._rotates = not _overrides(cls, ("create", "delete", "save"))
         cls._stock = not _overrides(cls, HOOKS)
 
     if TYPE_CHECKING:
         # Django's own, which its type stubs leave out.
-        async def _aget_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
-        def _get_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
         def _get_session_from_db(self) -> Any: ...
-        def _get_or_create_session_key(self) -> str: ...
 
     @classmethod
     def get_model_class(cls) -> type[AbstractBaseSession]:
@@ -150,13 +169,29 @@ class SessionStore(DjangoSessionStore):
             pass
         return {}
 
+    def _plain(self, data: Any) -> Any:
+        serializer = self.serializer()
+        return serializer.loads(serializer.dumps(data))
+
+    def _decode_stored(self, stored: str) -> Any:
+        """Return a session as it is stored by now, or ``None`` if nobody can read it."""
+        data = self.decode(stored)
+        if not data and type(self).decode is SessionStore.decode:
+            codec = _codec(self.key_salt, self.max_size, "fast")
+            try:
+                data = self.serializer().loads(codec.decode_bytes(stored))
+            except Exception:  # noqa: BLE001 - as in `decode`
+                return None
+        return data if isinstance(data, dict) else None
+
     # Reading.
 
+    @notes_outage
     def load(self) -> Any:
         """Return the stored session; ``{}`` and no key any more if there is none or it expired."""
-        stored = self._read()
-        return {} if stored is None else self.decode(stored)
+        return self._load()
 
+    @notes_outage
     def exists(self, session_key: str | None) -> bool:
         """Tell whether there is a row with this key, expired or not."""
         if not session_key:
@@ -168,6 +203,14 @@ class SessionStore(DjangoSessionStore):
         sql = plan.statements(connection).exists
         return bool(_fetch(connection, sql, (plan.key(session_key, connection),)))
 
+    def _load(self) -> Any:
+        stored = self._read()
+        # Somebody may load a session that is loaded already, only to look at it.
+        if "_session_cache" not in self.__dict__:
+            self._forget()
+            self._loaded = stored
+        return {} if stored is None else self.decode(stored)
+
     def _read(self) -> str | None:
         key = self.session_key
         if key is None:
@@ -178,11 +221,7 @@ class SessionStore(DjangoSessionStore):
             row = self._get_session_from_db()
             return row.session_data if row else None
         try:
-            parameters = (
-                plan.expire_date(timezone.now(), connection),
-                plan.key(key, connection),
-            )
-            rows = _fetch(connection, plan.statements(connection).load, parameters)
+            rows = self._select(plan.statements(connection).load, plan, connection, key)
         except SuspiciousOperation as error:
             logger = logging.getLogger(f"django.security.{type(error).__name__}")
             logger.warning(str(error))
@@ -193,24 +232,56 @@ class SessionStore(DjangoSessionStore):
         self._session_key = None
         return None
 
+    def _select(self, sql: str, plan: Plan, connection: BaseDatabaseWrapper, key: str) -> list[Any]:
+        now = plan.expire_date(timezone.now(), connection)
+        return _fetch(connection, sql, (now, plan.key(key, connection)))
+
     # Writing.
 
+    @notes_outage
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
         """Store the session.
 
         Raises ``CreateError`` if ``must_create`` and the key is taken, ``UpdateError`` if not
-        ``must_create`` and the row is gone, and ``django.db`` exceptions as they are.
+        ``must_create`` and the row is gone, and ``django.db`` exceptions as they are. If others
+        have saved the session since it was loaded, ``SESSION_ON_CONFLICT`` says what happens.
         """
         if self.session_key is None:
             self.create()
             return
         self._write(self._get_session(no_load=must_create), must_create)
 
+    @notes_outage
     def delete(self, session_key: str | None = None) -> None:
         """Delete the row of this key, or of the session's own; a missing one is fine."""
         key = self.session_key if session_key is None else session_key
         if key is not None:
             self._delete_row(key)
+
+    @notes_outage
+    def cycle_key(self) -> None:
+        """Move the session to a new key, which makes a stolen one useless.
+
+        What others save under the old key in the meantime moves along. Raises an ``UpdateError`` if
+        the session of a user was deleted meanwhile: somebody has logged out, and there is no
+        session under the new key either.
+        """
+        self._get_session()
+        if self.session_key is None:
+            self.create()
+            return
+        plan = _plan(self.model)
+        connection = connections[DEFAULT_DB_ALIAS]
+        plain = (
+            self._rotates
+            and not router.routers
+            and plan.plain_save(connection)
+            and plan.plain_delete(connection)
+        )
+        if plain:
+            self._rotate(self.session_key, plan, connection)
+        else:
+            super().cycle_key()
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -225,36 +296,210 @@ class SessionStore(DjangoSessionStore):
 
     def _write(self, data: Any, must_create: bool) -> None:  # noqa: FBT001 - as `save`
         plan = _plan(self.model)
-        if self._builds_instance or not plan.three_columns or router.routers:
-            self._write_instance(self.create_model_instance(data), must_create)
-            return
         connection = connections[DEFAULT_DB_ALIAS]
-        if not plan.plain_save(connection):
-            self._write_instance(self.create_model_instance(data), must_create)
-            return
-        key = plan.key(self._get_or_create_session_key(), connection)
-        session_data = self.encode(data)
-        expire_date = plan.expire_date(self.get_expiry_date(), connection)
-        statements = plan.statements(connection)
-        if must_create:
-            _insert(connection, statements.insert, (key, session_data, expire_date))
+        if self._is_row(plan) and not router.routers and plan.plain_save(connection):
+            row = functools.partial(self._row, plan, connection, must_create)
+            self._write_row(row(data), must_create, plan, connection, row)
         else:
-            _update(connection, statements.update, (session_data, expire_date, key))
+            build = self.create_model_instance
+            self._write_instance(build(data), must_create, build)
 
-    def _write_instance(self, instance: Any, must_create: bool) -> None:  # noqa: FBT001
+    def _write_instance(
+        self,
+        instance: Any,
+        must_create: bool,  # noqa: FBT001 - as `save`
+        build: Callable[[Any], Any],
+    ) -> None:
         plan = _plan(self.model)
         connection = connections[router.db_for_write(self.model, instance=instance)]
-        if not plan.plain_save(connection) or type(instance) is not self.model:
-            _save_by_orm(instance, connection.alias, must_create)
-            return
-        values = plan.values(instance, connection, must_create)
+        values = None
+        if plan.plain_save(connection) and type(instance) is self.model:
+            values = plan.values(instance, connection, must_create)
         if values is None:
             _save_by_orm(instance, connection.alias, must_create)
-        elif must_create:
-            _insert(connection, plan.statements(connection).insert, values)
+            self._forget()
+            return
+
+        def row(data: Any) -> Sequence[Any] | None:
+            return plan.values(build(data), connection, add=False)
+
+        self._write_row(values, must_create, plan, connection, row)
+
+    def _is_row(self, plan: Plan) -> bool:
+        """Whether Django's three columns are all that is stored."""
+        return plan.three_columns and not self._builds_instance
+
+    def _row(
+        self,
+        plan: Plan,
+        connection: BaseDatabaseWrapper,
+        add: bool,  # noqa: FBT001 - Field.pre_save's
+        data: Any,
+    ) -> Sequence[Any]:
+        """Return the columns to write, the key first."""
+        if self._is_row(plan):
+            key = plan.key(self._get_or_create_session_key(), connection)
+            session_data = self.encode(data)
+            return key, session_data, plan.expire_date(self.get_expiry_date(), connection)
+        values = plan.values(self.create_model_instance(data), connection, add)
+        if values is None:
+            # Rarely known before; two statements take SQL expressions too.
+            raise _NeedsOrmError
+        return values
+
+    def _write_row(
+        self,
+        values: Sequence[Any],
+        must_create: bool,  # noqa: FBT001 - as `save`
+        plan: Plan,
+        connection: BaseDatabaseWrapper,
+        row: Callable[[Any], Sequence[Any] | None],
+    ) -> None:
+        statements = plan.statements(connection)
+        if must_create:
+            _insert(connection, statements.insert, values)
+            self._saved(values[plan.data_index], connection)
+            return
+        mode = on_conflict()
+        loaded = None if mode == "overwrite" else self._loaded
+        key, *rest = values
+        if loaded is None:
+            matched = _execute(connection, statements.update, (*rest, key))
         else:
-            key, *rest = values
-            _update(connection, plan.statements(connection).update, (*rest, key))
+            matched = _execute(connection, statements.update_loaded, (*rest, key, loaded))
+        if matched:
+            self._saved(values[plan.data_index], connection)
+        elif loaded is None:
+            raise UpdateError
+        else:
+            self._write_merged(mode, values, plan, connection, row)
+
+    def _write_merged(
+        self,
+        mode: Any,
+        values: Sequence[Any],
+        plan: Plan,
+        connection: BaseDatabaseWrapper,
+        row: Callable[[Any], Sequence[Any] | None],
+    ) -> None:
+        """Go on with a save that others have overtaken."""
+        statements = plan.statements(connection)
+        session_key = self.session_key or ""
+        with turn(session_key):
+            for _ in range(MAX_SAVE_TRIES):
+                written = values[plan.data_index]
+                if not self._reconcile(session_key, written, mode, plan, connection):
+                    self._saved(written, connection)
+                    return
+                found = row(self._session_cache)
+                if found is None:
+                    break
+                values = found
+                key, *rest = values
+                if self._loaded is None:
+                    matched = _execute(connection, statements.update, (*rest, key))
+                else:
+                    parameters = (*rest, key, self._loaded)
+                    matched = _execute(connection, statements.update_loaded, parameters)
+                if matched:
+                    self._saved(values[plan.data_index], connection)
+                    return
+        raise SessionConflictError
+
+    def _reconcile(
+        self,
+        session_key: str,
+        written: str | None,
+        mode: Any,
+        plan: Plan,
+        connection: BaseDatabaseWrapper,
+    ) -> bool:
+        """Bring the session together with what is stored by now; false if that is what was written.
+
+        Raises ``UpdateError`` if it is gone, and ``SessionConflictError``.
+        """
+        sql = plan.statements(connection).load_latest
+        found = self._select(sql, plan, connection, session_key)
+        stored = next((text for text, alive in found if alive), None)
+        if stored is None:
+            raise UpdateError
+        if stored == written:
+            # The answer was lost, or nothing is to be changed and the server counts changes.
+            return False
+        latest = self._decode_stored(stored)
+        loaded = None if self._loaded is None else self._decode_stored(self._loaded)
+        if latest is None:
+            # Nobody can read it, so nobody loses anything.
+            self._loaded = None
+        elif stored in self._replaced:
+            # The transaction in which it was replaced has been undone.
+            self._loaded = stored
+        elif mode == "error" and not same_value(latest, loaded):
+            raise SessionConflictError
+        else:
+            if mode != "error":
+                resolve = mode if callable(mode) else None
+                self._merge(loaded or {}, latest, resolve, self._plain)
+            self._loaded = stored
+        return True
+
+    def _rotate(self, old: str, plan: Plan, connection: BaseDatabaseWrapper) -> None:
+        statements = plan.statements(connection)
+        mode = on_conflict()
+        before = None if self._loaded is None else self._decode_stored(self._loaded)
+        for _ in range(MAX_SAVE_TRIES):
+            loaded = None if mode == "overwrite" else self._loaded
+            sql = statements.rotate if loaded is None else statements.rotate_loaded
+            where = (plan.key(old, connection), *(() if loaded is None else (loaded,)))
+            try:
+                self._session_key = self._get_new_session_key()
+                values = self._row(plan, connection, True, self._session_cache)  # noqa: FBT003
+                matched = _execute(connection, sql, (*values, *where))
+            except _NeedsOrmError:
+                self._session_key = old
+                super().cycle_key()
+                return
+            except IntegrityError:
+                self._session_key = old
+                if connection.in_atomic_block:
+                    raise
+                # Another column may be unique too, and another key would not help.
+                taken = _fetch(connection, statements.exists, (values[0],))
+                if not taken:
+                    raise
+                continue
+            except BaseException:
+                self._session_key = old
+                raise
+            if matched:
+                self._saved(values[plan.data_index], connection)
+                self.modified = True
+                return
+            self._session_key = old
+            try:
+                if loaded is None:
+                    raise UpdateError
+                # There is nothing to be said against moving what others have saved.
+                merging = "merge" if mode == "error" else mode
+                with turn(old):
+                    self._reconcile(old, None, merging, plan, connection)
+            except UpdateError as error:
+                if before is None or USER_ID_KEY not in before or loaded is None:
+                    # Another request has moved it, as two clicks on one button do.
+                    self.create()
+                    return
+                self._end()
+                raise SessionEndedError from error
+        raise SessionConflictError
+
+    def _saved(self, session_data: str, connection: BaseDatabaseWrapper) -> None:
+        """Take note of what is stored now."""
+        if not connection.in_atomic_block:
+            self._replaced = ()
+        elif self._loaded is not None:
+            self._replaced = (*self._replaced, self._loaded)
+        self._touched = frozenset()
+        self._loaded = session_data
 
     def _delete_row(self, session_key: str) -> None:
         plan = _plan(self.model)
@@ -267,30 +512,51 @@ class SessionStore(DjangoSessionStore):
 
     def _get_new_session_key(self) -> str:
         # Django asks the database first whether the key is free. The insert tells anyway.
-        if type(self).exists is not SessionStore.exists:
-            return super()._get_new_session_key()  # type: ignore[misc, no-any-return]
+        if type(self).exists is not self._engine.exists:
+            return super()._get_new_session_key()
         return new_session_key()
+
+    @notes_outage
+    def create(self) -> None:
+        """Store the session under a new key."""
+        before = self.session_key
+        try:
+            super().create()
+        except Exception as error:
+            # The new key leads nowhere, and whoever tries again would take it for a deleted one.
+            if is_outage(error):
+                self._session_key = before
+            raise
 
     # The asynchronous twins: the same work in one hop.
 
+    @anotes_outage
     async def aload(self) -> Any:
         """See ``load()``."""
         if self._stock or not ASYNC_BASE:
             return await _in_thread(self.load)
-        stored = await _in_thread(self._read)
-        return {} if stored is None else self.decode(stored)
+        return await _in_thread(self._load)
 
+    @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
         return bool(session_key) and await _in_thread(self.exists, session_key)
 
+    @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
         if self._stock or not ASYNC_BASE:
             await _in_thread(self.create)
-        else:
+            return
+        before = self.session_key
+        try:
             await super().acreate()
+        except Exception as error:
+            if is_outage(error):
+                self._session_key = before
+            raise
 
+    @anotes_outage
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
         if self._stock or not ASYNC_BASE:
@@ -301,17 +567,20 @@ class SessionStore(DjangoSessionStore):
             return
         data = await self._aget_session(no_load=must_create)
         if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
-            instance = await self.acreate_model_instance(data)
-            await _in_thread(self._write_instance, instance, must_create)
+            build = self.acreate_model_instance
+            instance = await build(data)
+            await _in_thread(self._write_instance, instance, must_create, async_to_sync(build))
         else:
             await _in_thread(self._write, data, must_create)
 
+    @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
         key = self.session_key if session_key is None else session_key
         if key is not None:
             await _in_thread(self._delete_row, key)
 
+    @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
         if self._stock or not ASYNC_BASE:
@@ -330,8 +599,7 @@ class SessionStore(DjangoSessionStore):
         return new_session_key()
 
 
-# Whether Django's own store has asynchronous methods (5.1).
-ASYNC_BASE = hasattr(SessionBase, "asave")
+SessionStore._engine = SessionStore
 
 # With none of these replaced, an asynchronous method may run its whole sync twin in the thread.
 HOOKS = (
@@ -359,6 +627,10 @@ HOOKS = (
 ASYNC_INSTANCE_HOOKS = ("acreate_model_instance", "aget_expiry_date", "create_model_instance")
 
 
+class _NeedsOrmError(Exception):
+    """A column is filled by an SQL expression."""
+
+
 def _import_session() -> type[AbstractBaseSession]:
     # Imported late, as Django does: the app registry must be ready, the app not installed.
     from django.contrib.sessions.models import Session  # noqa: PLC0415
@@ -381,7 +653,7 @@ def new_session_key() -> str:
 def _overrides(cls: type[SessionStore], names: Sequence[str]) -> bool:
     missing = object()
     return any(
-        getattr(cls, name, missing) is not getattr(SessionStore, name, missing) for name in names
+        getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
     )
 
 
@@ -395,18 +667,8 @@ _codecs: dict[tuple[Any, ...], SessionCodec] = {}
 _CODECS_KEPT = 64
 
 
-# Where Django keeps the settings that were read, and drops them when they change. Each access to
-# an attribute of `settings` runs Python code; a setting found in here is the same, for a tenth.
-READ_SETTINGS: dict[str, Any] = settings.__dict__
-
-
 def _compression() -> str:
-    wrapped = READ_SETTINGS.get("_wrapped")
-    if type(wrapped) is Settings:
-        # Asking for a setting that is not there costs Django an exception each time.
-        value = wrapped.__dict__.get("SESSION_COMPRESSION", "fast")
-    else:
-        value = getattr(settings, "SESSION_COMPRESSION", "fast")
+    value = setting("SESSION_COMPRESSION", "fast")
     if value == "fast":
         return "fast"
     if value == "small":
@@ -474,6 +736,17 @@ class Statements:
         if connection.vendor != "mysql":
             self.insert += f" ON CONFLICT ({key}) DO NOTHING"
         self.update = f"UPDATE {table} SET {assignments} WHERE {key} = %s"
+        # Byte by byte: to the collations of MySQL, and of columns that somebody changed, texts are
+        # equal that differ in case.
+        is_loaded = {
+            "mysql": f" AND CAST({data} AS BINARY) = CAST(%s AS BINARY)",
+            "postgresql": f' AND {data} COLLATE "C" = %s',
+        }.get(connection.vendor, f" AND {data} COLLATE BINARY = %s")
+        self.update_loaded = self.update + is_loaded
+        self.rotate = f"UPDATE {table} SET {columns[0]} = %s, {assignments} WHERE {key} = %s"
+        self.rotate_loaded = self.rotate + is_loaded
+        # Even in a transaction that has looked at the row before, a row is locked as it is now.
+        self.load_latest = self.load + ("" if connection.vendor == "sqlite" else " FOR UPDATE")
         self.delete = f"DELETE FROM {table} WHERE {key} = %s"
         self.clear_expired = f"DELETE FROM {table} WHERE {expires} < %s"
 
@@ -523,6 +796,10 @@ class Plan:
             and not meta.private_fields
         )
         self.three_columns = usual and names == set(COLUMNS)
+        # Where the text is among the columns.
+        self.data_index = (
+            [field.name for field in self.fields].index("session_data") if usual else 0
+        )
         if usual:
             self._key_field: Any = meta.get_field("session_key")
             self._expire_field: Any = meta.get_field("expire_date")
@@ -642,7 +919,10 @@ def _fetch(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any])
 
 
 def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> int:
-    """Run one statement that writes, and return the number of rows it matched."""
+    """Run one statement that writes, and return the number of rows it matched.
+
+    Matched, not changed: Django opens MySQL connections with CLIENT.FOUND_ROWS.
+    """
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
@@ -674,12 +954,6 @@ def _is_duplicate_key(error: IntegrityError) -> bool:
     """Whether MySQL or MariaDB refused the primary key, not some other unique column."""
     code, message = (*error.args, None, None)[:2]
     return code == 1062 and str(message).rstrip("'").endswith("PRIMARY")
-
-
-def _update(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]) -> None:
-    # The rows matched, not changed: Django opens MySQL connections with CLIENT.FOUND_ROWS.
-    if _execute(connection, sql, parameters) == 0:
-        raise UpdateError
 
 
 def _save_by_orm(instance: Any, using: str, must_create: bool) -> None:  # noqa: FBT001

@@ -150,5 +150,6 @@ fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(
 }
 
 fn failed(error: sqlx::Error) -> ConnectError {
-    ConnectError::Connect(StoreError::from(SqlError::from(error)))
+    // As long as there is no connection, nobody else has them all.
+    ConnectError::Connect(StoreError::from(SqlError::not_acquired(error, false)))
 }

@@ -158,6 +158,17 @@ impl SqlPool {
         }
     }
 
+    pub(in crate::store) async fn close(&self) {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(pool) => pool.close().await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.close().await,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+
     /// Whether it is certain without asking that no row has this key. PostgreSQL would fail, and log
     /// it.
     pub(super) fn cannot_have(&self, key: &str) -> bool {
@@ -628,6 +639,10 @@ impl SessionStore for SqlStore {
                 return Ok(cleared);
             }
         }
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
     }
 }
 

@@ -1,0 +1,370 @@
+"""The native engine: the stores of the Rust crate, with connections of their own.
+
+``SESSION_STORE_URL`` says where sessions are (:mod:`django_session_rs.store_url`); at first it is
+the table in Django's own database. What is asked of a store runs without the interpreter's lock,
+and the asynchronous methods wait for it without a thread. Requests that change one session at the
+same time both keep what they changed (``SESSION_ON_CONFLICT``).
+
+The connections are not Django's: ``ATOMIC_REQUESTS``, the transaction of a ``TestCase``, query
+logging and execute wrappers are none of theirs. A session that a view saves is stored even if its
+transaction is rolled back. With SQLite everything goes over Django's connection, as in
+:mod:`django_session_rs.backends.db`, whose class this one extends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+from django.core.signals import setting_changed
+from django.core.signing import BadSignature
+from django.utils.asyncio import async_unsafe
+from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
+
+from django_session_rs._native import Store
+from django_session_rs.backends import db
+from django_session_rs.backends.conflicts import SessionEndedError, anotes_outage, notes_outage
+from django_session_rs.exceptions import DecodeError, PayloadTooLargeError, is_outage
+from django_session_rs.management.commands.export_session_settings import exported
+from django_session_rs.merge import same_value
+from django_session_rs.store_url import store_url
+
+if TYPE_CHECKING:
+    from django_session_rs._native import StoredSession
+
+__all__ = ["SessionStore"]
+
+
+class SessionStore(db.SessionStore):
+    """A session in a store of the Rust crate.
+
+    Subclass it as Django's: ``key_salt``, ``serializer``, ``get_session_cookie_age`` and
+    ``get_model_class`` keep their meaning, as long as the model has Django's three columns. The
+    expire date follows from the data; ``get_expiry_date`` is not asked.
+    """
+
+    # What is in the store, as far as this object knows.
+    _stored: StoredSession | None = None
+
+    # Reading.
+
+    @notes_outage
+    def load(self) -> Any:
+        """Return the stored session; ``{}`` and no key any more if there is none or it expired.
+
+        Raises ``StoreUnavailableError`` if the store cannot be asked.
+        """
+        store = _store(type(self))
+        if store is None:
+            return super().load()
+        key = self.session_key
+        if key is None:
+            return {}
+        try:
+            return self._opened(_here(store.load, key))
+        except (BadSignature, DecodeError) as error:
+            return self._unread(error)
+
+    @anotes_outage
+    async def aload(self) -> Any:
+        """See ``load()``; nothing is waited for in a thread."""
+        store = _store(type(self))
+        if store is None:
+            return await super().aload()
+        key = self.session_key
+        if key is None:
+            return {}
+        try:
+            return self._opened(await store.aload(key))
+        except (BadSignature, DecodeError) as error:
+            return self._unread(error)
+
+    @notes_outage
+    def exists(self, session_key: str | None) -> bool:
+        """Tell whether the store has a session of this key, expired or not."""
+        store = _store(type(self))
+        if store is None:
+            return super().exists(session_key)
+        return bool(session_key) and _here(store.exists, session_key)
+
+    @anotes_outage
+    async def aexists(self, session_key: str | None) -> bool:
+        """See ``exists()``."""
+        store = _store(type(self))
+        if store is None:
+            return await super().aexists(session_key)
+        return bool(session_key) and await store.aexists(str(session_key))
+
+    def _opened(self, stored: StoredSession | None) -> Any:
+        if stored is None:
+            self._session_key = None
+            return {}
+        data = stored.data()
+        # Somebody may load a session that is loaded already, only to look at it.
+        if "_session_cache" not in self.__dict__:
+            self._forget()
+            self._stored = stored
+        return data
+
+    def _unread(self, error: BadSignature | DecodeError) -> Any:
+        """Return what a session is taken for that cannot be read; raise if it might be one."""
+        if isinstance(error, BadSignature):
+            logger = logging.getLogger("django.security.SuspiciousSession")
+            logger.warning("Session data corrupted")
+        elif isinstance(error, PayloadTooLargeError) or error.reason == "serializer":
+            # Another limit, or another setting, reads it: the next save must not overwrite it.
+            raise error
+        return {}
+
+    # Writing.
+
+    @notes_outage
+    def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
+        """Store the session.
+
+        Raises ``CreateError`` if ``must_create`` and the key is taken, ``UpdateError`` if not
+        ``must_create`` and the session is gone, ``SessionConflictError`` where changes are not
+        merged, ``StoreUnavailableError`` if the store cannot be asked.
+        """
+        store = _store(type(self))
+        if store is None:
+            super().save(must_create)
+            return
+        if self.session_key is None:
+            self.create()
+            return
+        data = self._get_session(no_load=must_create)
+        key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
+        if must_create:
+            stored = _here(store.create, key, data, age)
+        else:
+            stored = _here(store.save, key, data, self._stored, self._names(), age)
+        self._written(data, stored)
+
+    @anotes_outage
+    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
+        """See ``save()``."""
+        store = _store(type(self))
+        if store is None:
+            await super().asave(must_create)
+            return
+        if self.session_key is None:
+            await self.acreate()
+            return
+        data = await self._aget_session(no_load=must_create)
+        key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
+        if must_create:
+            stored = await store.acreate(key, data, age)
+        else:
+            stored = await store.asave(key, data, self._stored, self._names(), age)
+        self._written(data, stored)
+
+    @anotes_outage
+    async def acreate(self) -> None:
+        """See ``create()``."""
+        if _store(type(self)) is None:
+            await super().acreate()
+            return
+        before = self.session_key
+        while True:
+            self._session_key = await self._aget_new_session_key()
+            try:
+                await self.asave(must_create=True)
+            except CreateError:
+                continue
+            except Exception as error:
+                # The new key leads nowhere, and who tries again would take it for a deleted one.
+                if is_outage(error):
+                    self._session_key = before
+                raise
+            self.modified = True
+            return
+
+    @notes_outage
+    def cycle_key(self) -> None:
+        """Move the session to a new key, in one step where the store can.
+
+        What others save under the old key in the meantime moves along. Raises an ``UpdateError`` if
+        the session of a user was deleted meanwhile: somebody has logged out, and there is no
+        session under the new key either.
+        """
+        store = _store(type(self))
+        if store is None:
+            super().cycle_key()
+            return
+        data, key = self._get_session(), self.session_key
+        if key is None:
+            self.create()
+            return
+        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
+        try:
+            self._moved(data, _here(store.cycle_key, *step))
+        except UpdateError as error:
+            self._end()
+            raise SessionEndedError from error
+
+    @anotes_outage
+    async def acycle_key(self) -> None:
+        """See ``cycle_key()``."""
+        store = _store(type(self))
+        if store is None:
+            await super().acycle_key()
+            return
+        data, key = await self._aget_session(), self.session_key
+        if key is None:
+            await self.acreate()
+            return
+        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
+        try:
+            self._moved(data, await store.acycle_key(*step))
+        except UpdateError as error:
+            self._end()
+            raise SessionEndedError from error
+
+    @notes_outage
+    def delete(self, session_key: str | None = None) -> None:
+        """Delete the session of this key, or this one; a missing one is fine."""
+        store = _store(type(self))
+        if store is None:
+            super().delete(session_key)
+            return
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            _here(store.delete, key)
+
+    @anotes_outage
+    async def adelete(self, session_key: str | None = None) -> None:
+        """See ``delete()``."""
+        store = _store(type(self))
+        if store is None:
+            await super().adelete(session_key)
+            return
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            await store.adelete(key)
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Delete all sessions that have expired; caches do that by themselves."""
+        store = _store(cls)
+        if store is None:
+            super().clear_expired()
+        else:
+            _here(store.clear_expired)
+
+    @classmethod
+    async def aclear_expired(cls) -> None:
+        """See ``clear_expired()``."""
+        store = _store(cls)
+        if store is None:
+            await super().aclear_expired()
+        else:
+            await store.aclear_expired()
+
+    def _names(self) -> list[str]:
+        """Return the names that were set or removed here."""
+        # A name that is no Unicode is found by comparing.
+        return [name for name in map(str, self._touched) if name.isascii() or _is_unicode(name)]
+
+    def _written(self, data: dict[str, Any], stored: StoredSession) -> None:
+        self._forget()
+        self._stored = stored
+        if stored.merged:
+            _adopt(data, stored.data())
+
+    def _moved(self, data: dict[str, Any], stored: StoredSession) -> None:
+        self._session_key = stored.session_key
+        self.modified = True
+        self._written(data, stored)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._stored = None
+
+
+def _adopt(data: dict[str, Any], merged: dict[str, Any]) -> None:
+    """Bring to the session at hand what others have changed in the stored one."""
+    for name in [name for name in data if name not in merged]:
+        del data[name]
+    for name, value in merged.items():
+        if name not in data or not same_value(data[name], value):
+            data[name] = value
+
+
+def _is_unicode(name: str) -> bool:
+    return name.encode("utf-8", "ignore").decode() == name
+
+
+@async_unsafe
+def _here(step: Any, *arguments: Any) -> Any:
+    """Take a step and wait for it, which must not be done where an event loop runs."""
+    return step(*arguments)
+
+
+# One store per class, which has a salt and a serializer of its own.
+
+_MISSING = object()
+_stores: dict[type[SessionStore], Store | None] = {}
+_lock = threading.Lock()
+#: Of the process that this one was forked from; to touch them would be to touch its connections.
+_inherited: list[Any] = []
+
+
+def _store(cls: type[SessionStore]) -> Store | None:
+    found: Any = _stores.get(cls, _MISSING)
+    return _new_store(cls) if found is _MISSING else found
+
+
+def _new_store(cls: type[SessionStore]) -> Store | None:
+    with _lock:
+        if cls not in _stores:
+            url = store_url(cls.get_model_class())
+            _stores[cls] = None if url is None else Store(url, _settings(cls))
+        return _stores[cls]
+
+
+@sensitive_variables()
+def _settings(cls: type[SessionStore]) -> str:
+    """Return the settings of the site as the Rust side reads them."""
+    try:
+        found = exported(include_secret=True)
+    except CommandError as error:
+        raise ImproperlyConfigured(str(error)) from error
+    session = cls()
+    found["SESSION_SALT"] = session.key_salt
+    serializer = session.serializer
+    if serializer is not import_string(settings.SESSION_SERIALIZER):
+        found["SESSION_SERIALIZER"] = f"{serializer.__module__}.{serializer.__qualname__}"
+    return json.dumps(found)
+
+
+def _close(**_: Any) -> None:
+    """End all connections, when the process ends or a setting changes."""
+    with _lock:
+        stores = [store for store in _stores.values() if store is not None]
+        _stores.clear()
+    for store in stores:
+        store.close()
+
+
+def _start_anew() -> None:
+    """Forget what belongs to the process that this one was forked from."""
+    global _lock, _stores  # noqa: PLW0603 - somebody there may hold or be changing them
+    _inherited.append(_stores)
+    _stores = {}
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+atexit.register(_close)
+setting_changed.connect(_close, dispatch_uid="django_session_rs.backends.native")
