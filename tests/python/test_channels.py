@@ -31,7 +31,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.models import Session
 from django.core.exceptions import SuspiciousOperation
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
 from tally import each
@@ -895,37 +895,59 @@ def test_a_socket_survives_a_key_rotation_while_it_is_open(user):
     run(talk())
 
 
+@contextlib.contextmanager
+def impatience():
+    """With Django's connection to SQLite hardly waiting for a lock."""
+    options = connection.settings_dict["OPTIONS"]
+    patience, options["timeout"] = options["timeout"], 0.01
+    connection.close()
+    try:
+        yield
+    finally:
+        options["timeout"] = patience
+        connection.close()
+
+
+@contextlib.contextmanager
+def locked():
+    with contextlib.closing(sqlite3.connect(settings.DATABASES["default"]["NAME"])) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
 def test_an_outage_closes_nothing_and_is_over_when_it_is_over(user, caplog):
     key = login_row(user)
     stack = AuthMiddlewareStack(WhoConsumer.as_asgi(), revalidate=OFTEN)
-    file = settings.DATABASES["default"]["NAME"]
 
     async def talk():
         communicator = WebsocketCommunicator(stack, "/", headers=cookie(key))
         await communicator.connect(timeout=10)
-        lock = sqlite3.connect(file)
-        lock.execute("BEGIN EXCLUSIVE")
-        try:
+        with locked():
             while len(failures(caplog)) < 3:
                 assert await still_open(communicator) == "ada"
-        finally:
-            lock.close()
         await sync_to_async(end_by_logout)(None, key)
         assert await closed(communicator) == 4401
         await communicator.wait(timeout=10)
 
     caplog.set_level(logging.WARNING)
-    patience = connection.settings_dict["OPTIONS"]["timeout"]
-    connection.settings_dict["OPTIONS"]["timeout"] = 0.01
-    connection.close()
-    try:
+    with impatience():
         run(talk())
-    finally:
-        connection.settings_dict["OPTIONS"]["timeout"] = patience
-        connection.close()
     text = "A WebSocket's session could not be checked: django.db.utils.OperationalError"
     assert {record.getMessage() for record in failures(caplog)} == {text}
     assert key not in caplog.text
+
+
+def test_an_outage_makes_nobody_anonymous(user):
+    key = login_row(user)
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    with impatience(), locked():
+        for kind in ("websocket", "http"):
+            with pytest.raises(OperationalError):
+                run(AuthMiddlewareStack(app)({"type": kind, "headers": cookie(key)}, None, None))
+    assert who(key) == "ada"
 
 
 def failures(caplog):
