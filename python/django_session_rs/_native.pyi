@@ -1,6 +1,6 @@
 # ruff: noqa: A002, PYI021 - `format` is its name; the extension has its documentation here
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, final, type_check_only
 
 from typing_extensions import Self, disjoint_base
@@ -496,19 +496,19 @@ class Store:
         Raises ``BadSignature`` or ``DecodeError`` for one that cannot be read.
         """
 
-    async def aload(self, session_key: str) -> StoredSession | None:
+    def aload(self, session_key: str) -> Awaitable[StoredSession | None]:
         """See ``load()``."""
 
     def exists(self, session_key: str) -> bool:
         """Tell whether the key is taken, by an expired session too."""
 
-    async def aexists(self, session_key: str) -> bool:
+    def aexists(self, session_key: str) -> Awaitable[bool]:
         """See ``exists()``."""
 
     def create(self, session_key: str, data: Any, cookie_age: int) -> StoredSession:
         """Add a session; raises ``CreateError`` if the key is taken."""
 
-    async def acreate(self, session_key: str, data: Any, cookie_age: int) -> StoredSession:
+    def acreate(self, session_key: str, data: Any, cookie_age: int) -> Awaitable[StoredSession]:
         """See ``create()``."""
 
     def save(
@@ -526,14 +526,14 @@ class Store:
         ``SessionConflictError`` if ``SESSION_ON_CONFLICT`` forbids to merge.
         """
 
-    async def asave(
+    def asave(
         self,
         session_key: str,
         data: Any,
         stored: StoredSession | None,
         touched: Sequence[str],
         cookie_age: int,
-    ) -> StoredSession:
+    ) -> Awaitable[StoredSession]:
         """See ``save()``."""
 
     def cycle_key(
@@ -546,26 +546,26 @@ class Store:
     ) -> StoredSession:
         """Move a session to a new key; raises ``UpdateError`` if its user has logged out."""
 
-    async def acycle_key(
+    def acycle_key(
         self,
         session_key: str,
         data: Any,
         stored: StoredSession | None,
         touched: Sequence[str],
         cookie_age: int,
-    ) -> StoredSession:
+    ) -> Awaitable[StoredSession]:
         """See ``cycle_key()``."""
 
     def delete(self, session_key: str) -> None:
         """Remove a session; one that is not there is no error."""
 
-    async def adelete(self, session_key: str) -> None:
+    def adelete(self, session_key: str) -> Awaitable[None]:
         """See ``delete()``."""
 
     def clear_expired(self) -> int:
         """Remove all expired sessions and return their number; 0 where they end by themselves."""
 
-    async def aclear_expired(self) -> int:
+    def aclear_expired(self) -> Awaitable[int]:
         """See ``clear_expired()``."""
 
     def close(self) -> None:

@@ -3,10 +3,11 @@
 //! [`codec`] gives Python the codec of this crate, so that grammar, escapes, floats, signatures and
 //! compression have one source. [`convert`] goes between Python objects and JSON text without a tree
 //! in between. [`cache`] does the same for the entries of caches, [`pickle`] for pickles, through a graph.
-//! [`signing`] is `django.core.signing` and what stands on it. [`store`] lets threads and event loops wait
-//! for a store. [`error`] is the only mapping of errors to
+//! [`signing`] is `django.core.signing` and what stands on it. [`store`] lets threads wait for a store, and [`awaitable`]
+//! event loops. [`error`] is the only mapping of errors to
 //! Python's and Django's exceptions.
 
+mod awaitable;
 mod cache;
 mod codec;
 mod convert;

@@ -8,17 +8,17 @@
 //! the process in which it was made, and touches nothing of it in another.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::OnceCell;
 
+use super::awaitable::{Awaitable, Outcome};
 use super::{convert, error, pickle};
 use crate::codec::pickle::{HIGHEST_PROTOCOL, Limits};
 use crate::codec::{DEFAULT_MAX_SIZE, Serializer, SessionData};
@@ -74,9 +74,14 @@ impl PyStore {
         self.wait(py, |steps| async move { steps.load(session_key).await })
     }
 
-    async fn aload(&self, session_key: String) -> PyResult<Option<StoredSession>> {
-        let Some(session_key) = SessionKey::parse(&session_key) else { return Ok(None) };
-        self.start(|steps| async move { steps.load(session_key).await })?.await
+    fn aload(&self, session_key: &str) -> PyResult<Awaitable> {
+        let session_key = SessionKey::parse(session_key);
+        self.start(|steps| async move {
+            match session_key {
+                Some(session_key) => steps.load(session_key).await,
+                None => Ok(None),
+            }
+        })
     }
 
     fn exists(&self, py: Python<'_>, session_key: &str) -> PyResult<bool> {
@@ -84,9 +89,14 @@ impl PyStore {
         self.wait(py, |steps| async move { steps.exists(session_key).await })
     }
 
-    async fn aexists(&self, session_key: String) -> PyResult<bool> {
-        let Some(session_key) = SessionKey::parse(&session_key) else { return Ok(false) };
-        self.start(|steps| async move { steps.exists(session_key).await })?.await
+    fn aexists(&self, session_key: &str) -> PyResult<Awaitable> {
+        let session_key = SessionKey::parse(session_key);
+        self.start(|steps| async move {
+            match session_key {
+                Some(session_key) => steps.exists(session_key).await,
+                None => Ok(false),
+            }
+        })
     }
 
     fn create(
@@ -96,18 +106,18 @@ impl PyStore {
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
         let py = data.py();
-        let session = self.steps.unsaved(py, session_key, data, None, cookie_age)?;
+        let session = self.steps.unsaved(session_key, data, None, cookie_age)?;
         self.wait(py, |steps| async move { steps.create(session).await })
     }
 
-    async fn acreate(
+    fn acreate(
         &self,
-        session_key: String,
-        data: Py<PyAny>,
+        session_key: &str,
+        data: &Bound<'_, PyAny>,
         cookie_age: i64,
-    ) -> PyResult<StoredSession> {
-        let session = self.steps.unsaved_of(&session_key, &data, None, cookie_age)?;
-        self.start(|steps| async move { steps.create(session).await })?.await
+    ) -> PyResult<Awaitable> {
+        let session = self.steps.unsaved(session_key, data, None, cookie_age)?;
+        self.start(|steps| async move { steps.create(session).await })
     }
 
     fn save(
@@ -119,23 +129,22 @@ impl PyStore {
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
         let py = data.py();
-        let mut session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        let mut session = self.steps.unsaved(session_key, data, stored, cookie_age)?;
         session.touch(touched);
         self.wait(py, |steps| async move { steps.save(session).await })
     }
 
-    async fn asave(
+    fn asave(
         &self,
-        session_key: String,
-        data: Py<PyAny>,
-        stored: Option<Py<StoredSession>>,
+        session_key: &str,
+        data: &Bound<'_, PyAny>,
+        stored: Option<&StoredSession>,
         touched: Vec<PyBackedStr>,
         cookie_age: i64,
-    ) -> PyResult<StoredSession> {
-        let mut session =
-            self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+    ) -> PyResult<Awaitable> {
+        let mut session = self.steps.unsaved(session_key, data, stored, cookie_age)?;
         session.touch(touched);
-        self.start(|steps| async move { steps.save(session).await })?.await
+        self.start(|steps| async move { steps.save(session).await })
     }
 
     fn cycle_key(
@@ -147,23 +156,22 @@ impl PyStore {
         cookie_age: i64,
     ) -> PyResult<StoredSession> {
         let py = data.py();
-        let mut session = self.steps.unsaved(py, session_key, data, stored, cookie_age)?;
+        let mut session = self.steps.unsaved(session_key, data, stored, cookie_age)?;
         session.touch(touched);
         self.wait(py, |steps| async move { steps.cycle_key(session).await })
     }
 
-    async fn acycle_key(
+    fn acycle_key(
         &self,
-        session_key: String,
-        data: Py<PyAny>,
-        stored: Option<Py<StoredSession>>,
+        session_key: &str,
+        data: &Bound<'_, PyAny>,
+        stored: Option<&StoredSession>,
         touched: Vec<PyBackedStr>,
         cookie_age: i64,
-    ) -> PyResult<StoredSession> {
-        let mut session =
-            self.steps.unsaved_of(&session_key, &data, stored.as_ref(), cookie_age)?;
+    ) -> PyResult<Awaitable> {
+        let mut session = self.steps.unsaved(session_key, data, stored, cookie_age)?;
         session.touch(touched);
-        self.start(|steps| async move { steps.cycle_key(session).await })?.await
+        self.start(|steps| async move { steps.cycle_key(session).await })
     }
 
     fn delete(&self, py: Python<'_>, session_key: &str) -> PyResult<()> {
@@ -171,17 +179,22 @@ impl PyStore {
         self.wait(py, |steps| async move { steps.delete(session_key).await })
     }
 
-    async fn adelete(&self, session_key: String) -> PyResult<()> {
-        let Some(session_key) = SessionKey::parse(&session_key) else { return Ok(()) };
-        self.start(|steps| async move { steps.delete(session_key).await })?.await
+    fn adelete(&self, session_key: &str) -> PyResult<Awaitable> {
+        let session_key = SessionKey::parse(session_key);
+        self.start(|steps| async move {
+            match session_key {
+                Some(session_key) => steps.delete(session_key).await,
+                None => Ok(()),
+            }
+        })
     }
 
     fn clear_expired(&self, py: Python<'_>) -> PyResult<u64> {
         self.wait(py, |steps| async move { steps.clear_expired().await })
     }
 
-    async fn aclear_expired(&self) -> PyResult<u64> {
-        self.start(|steps| async move { steps.clear_expired().await })?.await
+    fn aclear_expired(&self) -> PyResult<Awaitable> {
+        self.start(|steps| async move { steps.clear_expired().await })
     }
 
     /// Ends threads and connections.
@@ -221,16 +234,21 @@ impl PyStore {
     }
 
     /// For a task.
-    fn start<T, S, F>(&self, step: S) -> PyResult<impl Future<Output = PyResult<T>> + use<T, S, F>>
+    fn start<T, F>(&self, step: impl FnOnce(Arc<Steps>) -> F) -> PyResult<Awaitable>
     where
-        S: FnOnce(Arc<Steps>) -> F,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
-        T: Send + 'static,
+        T: for<'py> IntoPyObjectExt<'py> + Send + 'static,
     {
         self.check()?;
-        let step = Box::pin(step(Arc::clone(&self.steps)));
-        let step = Step { step: Some(step), handle: self.handle.clone() };
-        Ok(async move { step.await.map_err(|failure| Python::attach(|py| failure.to_py(py))) })
+        let step = step(Arc::clone(&self.steps));
+        Ok(Awaitable::new(self.handle.clone(), async move {
+            let done = step.await;
+            let outcome: Outcome = Box::new(move |py| match done {
+                Ok(found) => found.into_py_any(py),
+                Err(failure) => Err(failure.to_py(py)),
+            });
+            outcome
+        }))
     }
 
     /// For a thread, which takes the step itself and lets others have the interpreter meanwhile.
@@ -256,37 +274,6 @@ impl Drop for PyStore {
             // Whose connections they are would be told good-bye by whoever lets go of them.
             std::mem::forget(runtime);
             std::mem::forget(Arc::clone(&self.steps));
-        }
-    }
-}
-
-/// A step on its way. The event loop takes it as far as it goes without waiting, which saves a change of
-/// threads; what is left of it when nobody waits any more is carried out by a thread of the store.
-struct Step<F: Future<Output: Send> + Send + 'static> {
-    /// None once it is done.
-    step: Option<Pin<Box<F>>>,
-    handle: Handle,
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Future for Step<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        let Some(step) = &mut this.step else { return Poll::Pending };
-        let _entered = this.handle.enter();
-        let polled = step.as_mut().poll(context);
-        if polled.is_ready() {
-            this.step = None;
-        }
-        polled
-    }
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Drop for Step<F> {
-    fn drop(&mut self) {
-        if let Some(step) = self.step.take() {
-            self.handle.spawn(step);
         }
     }
 }
@@ -369,12 +356,12 @@ impl Steps {
 
     fn unsaved(
         &self,
-        py: Python<'_>,
         session_key: &str,
         data: &Bound<'_, PyAny>,
         stored: Option<&StoredSession>,
         cookie_age: i64,
     ) -> PyResult<Unsaved> {
+        let py = data.py();
         let session_key = SessionKey::parse(session_key).unwrap_or_else(SessionKey::generate);
         let data = if self.keeps_objects {
             let found = SessionData::from_graph(pickle::graph(data)?);
@@ -393,20 +380,6 @@ impl Steps {
         let snapshot = stored.and_then(|stored| stored.snapshot.clone());
         let changes = Changes::default();
         Ok(Unsaved { session_key, data: Arc::new(data), snapshot, changes, settings })
-    }
-
-    /// As [`Steps::unsaved`], from within something that is awaited.
-    fn unsaved_of(
-        &self,
-        session_key: &str,
-        data: &Py<PyAny>,
-        stored: Option<&Py<StoredSession>>,
-        cookie_age: i64,
-    ) -> PyResult<Unsaved> {
-        Python::attach(|py| {
-            let stored = stored.map(Py::get);
-            self.unsaved(py, session_key, data.bind(py), stored, cookie_age)
-        })
     }
 }
 

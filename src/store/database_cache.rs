@@ -135,11 +135,12 @@ impl DatabaseCache {
         settings: &SessionSettings,
     ) -> Result<Self, ConnectError> {
         let (pool, persistent) = SqlPool::connect_to(url).await?;
+        let spare = Spare::beside(&pool);
         let mut cache = Self::new(pool, table)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
             .with_persistent_statements(persistent);
-        cache.spare = Spare::one();
+        cache.spare = spare;
         if let Some(timeout) = url.seconds("timeout")? {
             cache = cache.with_timeout(timeout);
         }

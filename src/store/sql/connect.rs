@@ -29,8 +29,8 @@ impl SqlStore {
     /// | `acquire_timeout` | 5 | seconds to wait for one of them |
     /// | `timeout` | 5 | seconds that a statement may take |
     ///
-    /// One connection rests for ten milliseconds beside the pool after each use, for the next one.
-    /// Whoever takes connections out of [`SqlStore::pool`] may wait as long.
+    /// All connections but one rest for ten milliseconds beside the pool after each use, for the next
+    /// one. Whoever takes connections out of [`SqlStore::pool`] may wait as long.
     ///
     /// A file of SQLite must exist, is waited for if locked, as long as a statement may take, and keeps its
     /// journal mode. A database in memory has one connection.
@@ -48,11 +48,12 @@ impl SqlStore {
     ) -> Result<Self, ConnectError> {
         let codec = settings.codec()?;
         let (pool, persistent) = SqlPool::connect_to(url).await?;
+        let spare = Spare::beside(&pool);
         let mut store = Self::new(pool, codec)
             .with_use_tz(settings.use_tz)
             .with_time_zone(settings.time_zone.clone())
             .with_persistent_statements(persistent);
-        store.spare = Spare::one();
+        store.spare = spare;
         if let Some(table) = url.text("table") {
             store = store.with_table(table);
         }

@@ -6,23 +6,28 @@
 //! to rest: the driver for MySQL forgets that it was preparing a statement. So a connection goes back
 //! only after a whole answer, and has as long for the pool's question as a statement has.
 //!
-//! That question is one more for each statement. So one connection, of a pool that nobody else has made,
-//! rests a moment beside it for whoever comes next: under load it is asked for nothing but sessions.
+//! That question is one more for each statement. So the connections of a pool that nobody else has made
+//! rest a moment beside it for whoever comes next: under load they are asked for nothing but sessions.
 
 use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
+use super::SqlPool;
 use super::error::SqlError;
 
-/// How long a connection rests beside the pool that nobody uses: hardly longer than who has to wait for
+/// How long connections rest beside the pool that nobody uses: hardly longer than who has to wait for
 /// one would mind.
 const REST: Duration = Duration::from_millis(10);
-/// How often it is looked at in use before the pool may say whether it has become too old.
+/// How often they are looked at in use before the pool may say whether they have become too old.
 const LOOKS: u32 = 1000;
 
 /// A connection for one operation.
@@ -34,24 +39,18 @@ pub(in crate::store) struct Lease<DB: Database> {
 }
 
 impl<DB: Database> Lease<DB> {
-    /// Takes the spare connection, or one out of the pool, which has so much time to say that it is well
-    /// when it comes back.
+    /// Takes a connection that rests, or one out of the pool, which has so much time to say that it is
+    /// well when it comes back.
     pub(in crate::store) async fn take(
         pool: &Pool<DB>,
         spare: &Spare,
         limit: Duration,
     ) -> Result<Self, SqlError> {
-        let waiting = spare.wait();
-        let held = if let Some(held) = waiting.take() {
-            held
-        } else {
-            let connection = pool.acquire().await.map_err(|error| {
-                let most = pool.options().get_max_connections();
-                SqlError::not_acquired(error, pool.size() >= most)
-            })?;
+        let held = match spare.next(pool).await? {
+            Next::Rested(held) => held,
             // SQLite works through what it is asked in a thread of its own, and without network; a
             // database in memory would end with its connection.
-            Held { connection, limit, keep: DB::NAME == "SQLite" }
+            Next::New(connection) => Held { connection, limit, keep: DB::NAME == "SQLite" },
         };
         Ok(Self { held: Some(held), spare: spare.clone(), is_at_rest: false })
     }
@@ -111,67 +110,101 @@ impl<DB: Database> Drop for Held<DB> {
     }
 }
 
-/// The place beside a pool; nothing rests there unless it is [`Spare::one`].
+/// Where a connection comes from.
+enum Next<DB: Database> {
+    Rested(Held<DB>),
+    New(PoolConnection<DB>),
+}
+
+/// The place beside a pool; nothing rests there unless it is [`Spare::beside`].
 #[derive(Clone, Default)]
-pub(in crate::store) struct Spare(Option<Arc<Mutex<Place>>>);
+pub(in crate::store) struct Spare(Option<Arc<Place>>);
+
+struct Place {
+    resting: Mutex<Resting>,
+    /// Tells one of those who wait at the pool that a connection rests here.
+    arrival: Notify,
+    /// How many may rest.
+    room: usize,
+}
 
 #[derive(Default)]
-struct Place {
-    held: Option<Box<dyn Any + Send>>,
-    /// How many wait for a connection.
-    waiting: usize,
-    /// Whether somebody has used it since it was last looked at.
+struct Resting {
+    held: Vec<Box<dyn Any + Send>>,
+    /// Whether somebody has used one since they were last looked at.
     was_used: bool,
     is_watched: bool,
 }
 
-/// Somebody who waits for a connection.
-struct Waiting<'a>(&'a Spare);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(mut place) = self.0.place() {
-            place.waiting = place.waiting.saturating_sub(1);
-        }
+impl Place {
+    fn resting(&self) -> MutexGuard<'_, Resting> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Waiting<'_> {
     fn take<DB: Database>(&self) -> Option<Held<DB>> {
-        let mut place = self.0.place()?;
-        let held = place.held.take()?.downcast::<Held<DB>>().ok()?;
-        place.was_used = true;
+        let mut resting = self.resting();
+        let held = resting.held.pop()?.downcast::<Held<DB>>().ok()?;
+        resting.was_used = true;
         Some(*held)
     }
 }
 
 impl Spare {
-    /// A place for one connection.
-    pub(in crate::store) fn one() -> Self {
-        Self(Some(Arc::default()))
+    /// A place beside a pool that nobody else has made, for all its connections but one: whoever takes
+    /// one out of the pool gets that.
+    pub(in crate::store) fn beside(pool: &SqlPool) -> Self {
+        let room = usize::try_from(pool.max_connections()).unwrap_or(usize::MAX);
+        Self(Some(Arc::new(Place {
+            resting: Mutex::default(),
+            arrival: Notify::new(),
+            room: room.saturating_sub(1).max(1),
+        })))
     }
 
-    fn place(&self) -> Option<MutexGuard<'_, Place>> {
-        self.0.as_ref().map(|place| place.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The connection that came to rest last, or one of the pool: whatever there is first.
+    async fn next<DB: Database>(&self, pool: &Pool<DB>) -> Result<Next<DB>, SqlError> {
+        let acquired = pin!(pool.acquire());
+        let acquired = match &self.0 {
+            None => acquired.await,
+            Some(place) => {
+                let mut acquired = acquired;
+                loop {
+                    let mut arrival = pin!(place.arrival.notified());
+                    arrival.as_mut().enable();
+                    if let Some(held) = place.take() {
+                        return Ok(Next::Rested(held));
+                    }
+                    let first = poll_fn(|context| match arrival.as_mut().poll(context) {
+                        Poll::Ready(()) => Poll::Ready(None),
+                        Poll::Pending => acquired.as_mut().poll(context).map(Some),
+                    });
+                    if let Some(acquired) = first.await {
+                        break acquired;
+                    }
+                }
+            }
+        };
+        acquired.map(Next::New).map_err(|error| {
+            let most = pool.options().get_max_connections();
+            SqlError::not_acquired(error, pool.size() >= most)
+        })
     }
 
-    fn wait(&self) -> Waiting<'_> {
-        if let Some(mut place) = self.place() {
-            place.waiting += 1;
-        }
-        Waiting(self)
-    }
-
-    /// Lets a connection rest here, unless somebody waits for it at the pool.
+    /// Lets a connection rest here, if there is room.
     fn keep<DB: Database>(&self, held: Held<DB>, runtime: &Handle) {
-        let Some(mut place) = self.place() else { return };
-        if place.held.is_some() || place.waiting > 0 {
+        let Some(place) = &self.0 else { return };
+        let mut resting = place.resting();
+        if resting.held.len() >= place.room {
+            // It goes back to the pool, which may take its time for that.
+            drop(resting);
+            drop(held);
             return;
         }
-        place.held = Some(Box::new(held));
-        if !std::mem::replace(&mut place.is_watched, true)
-            && let Some(place) = &self.0
-        {
+        resting.held.push(Box::new(held));
+        let is_watched = std::mem::replace(&mut resting.is_watched, true);
+        drop(resting);
+        place.arrival.notify_one();
+        if !is_watched {
             runtime.spawn(watch(Watch { place: Arc::downgrade(place), has_left: false }));
         }
     }
@@ -179,19 +212,19 @@ impl Spare {
 
 /// Whoever looks after the place.
 struct Watch {
-    place: Weak<Mutex<Place>>,
+    place: Weak<Place>,
     has_left: bool,
 }
 
 impl Watch {
-    /// Gives the connection back, and leaves.
+    /// Gives the connections back, and leaves.
     fn leave(&mut self) {
         if let Some(place) = self.place.upgrade() {
-            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-            place.is_watched = false;
+            let mut resting = place.resting();
+            resting.is_watched = false;
             self.has_left = true;
-            let held = place.held.take();
-            drop(place);
+            let held = std::mem::take(&mut resting.held);
+            drop(resting);
             drop(held);
         }
     }
@@ -206,13 +239,12 @@ impl Drop for Watch {
     }
 }
 
-/// Gives the connection back to its pool once nobody has used it for a while.
+/// Gives the connections back to their pool once nobody has used one for a while.
 async fn watch(mut watch: Watch) {
     for _ in 0..LOOKS {
         tokio::time::sleep(REST).await;
         let Some(place) = watch.place.upgrade() else { return };
-        let was_used = &mut place.lock().unwrap_or_else(PoisonError::into_inner).was_used;
-        if !std::mem::take(was_used) {
+        if !std::mem::take(&mut place.resting().was_used) {
             break;
         }
     }

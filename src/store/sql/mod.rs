@@ -158,6 +158,17 @@ impl SqlPool {
         }
     }
 
+    fn max_connections(&self) -> u32 {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(pool) => pool.options().get_max_connections(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.options().get_max_connections(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pool) => pool.options().get_max_connections(),
+        }
+    }
+
     pub(in crate::store) async fn close(&self) {
         match self {
             #[cfg(feature = "mysql")]

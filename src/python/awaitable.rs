@@ -1,0 +1,267 @@
+//! What an event loop waits for: a step of a store, and the bell that says it can go on.
+//!
+//! The event loop takes a step itself, as far as it goes without waiting. The runtime that watches the
+//! connections then rings: it writes a byte to a socket that the loop watches, and touches neither the
+//! interpreter nor its lock, which the loop would otherwise have to get back from it. What is left of
+//! a step when nobody waits for it any more is carried out by the runtime.
+
+use std::collections::HashMap;
+use std::future::Future;
+#[cfg(unix)]
+use std::io::{Read, Write};
+#[cfg(unix)]
+use std::os::{fd::AsRawFd, unix::net::UnixStream};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use tokio::runtime::Handle;
+
+/// A step that ends in something that becomes a Python object.
+type Step = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+/// Makes the object, once there is a Python to make it in.
+pub(super) type Outcome = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Py<PyAny>> + Send>;
+
+/// A step of a store, for `await`.
+#[pyclass(frozen, name = "Step", module = "django_session_rs._native")]
+pub(super) struct Awaitable {
+    state: Mutex<State>,
+    handle: Handle,
+}
+
+#[derive(Default)]
+struct State {
+    /// None once it is done.
+    step: Option<Step>,
+    waiting: Option<Waiting>,
+}
+
+/// A place at the bell of a loop.
+struct Waiting {
+    bell: Py<Bell>,
+    token: u64,
+    waker: Waker,
+}
+
+impl Awaitable {
+    pub(super) fn new(
+        handle: Handle,
+        step: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Self {
+        let state = Mutex::new(State { step: Some(Box::pin(step)), waiting: None });
+        Self { state, handle }
+    }
+}
+
+#[pymethods]
+impl Awaitable {
+    fn __await__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __iter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    /// Returns a future of the loop to wait for, or raises `StopIteration` with the outcome.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mut state = lock(&self.state);
+        let State { step, waiting } = &mut *state;
+        let Some(running) = step else {
+            return Err(PyRuntimeError::new_err("a step can be awaited once"));
+        };
+        let waiting = match waiting {
+            Some(waiting) => waiting,
+            waiting => waiting.insert(Bell::of_running_loop(py)?),
+        };
+        let polled = {
+            let _entered = self.handle.enter();
+            let polled = running.as_mut().poll(&mut Context::from_waker(&waiting.waker));
+            if polled.is_ready() {
+                *step = None;
+            }
+            polled
+        };
+        match polled {
+            Poll::Ready(outcome) => {
+                drop(state);
+                Err(PyStopIteration::new_err((outcome(py)?,)))
+            }
+            Poll::Pending => waiting.bell.get().future(py, waiting.token),
+        }
+    }
+}
+
+impl Drop for Awaitable {
+    fn drop(&mut self) {
+        let State { step, waiting } = std::mem::take(&mut *lock(&self.state));
+        // One that nobody has waited for was not begun.
+        let Some(waiting) = waiting else { return };
+        lock(&waiting.bell.get().waiting).remove(&waiting.token);
+        if let Some(step) = step {
+            self.handle.spawn(async move { drop(step.await) });
+        }
+    }
+}
+
+/// The bell of an event loop.
+#[pyclass(frozen, module = "django_session_rs._native")]
+pub(super) struct Bell {
+    rope: Arc<Rope>,
+    #[cfg(unix)]
+    sound: UnixStream,
+    /// The futures of the loop that wait for a token.
+    waiting: Mutex<HashMap<u64, Py<PyAny>>>,
+}
+
+/// By which the threads of a runtime ring.
+struct Rope {
+    rung: Mutex<Vec<u64>>,
+    #[cfg(unix)]
+    clapper: UnixStream,
+    /// A weak reference to the loop.
+    #[cfg(not(unix))]
+    event_loop: Py<PyAny>,
+}
+
+struct Ringer {
+    token: u64,
+    rope: Arc<Rope>,
+}
+
+impl Wake for Ringer {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let is_first = {
+            let mut rung = lock(&self.rope.rung);
+            rung.push(self.token);
+            rung.len() == 1
+        };
+        if is_first {
+            self.rope.pull();
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Rope {
+    fn pull(&self) {
+        // If there is no room, there is more to be heard than is needed; if nobody listens, the loop
+        // has ended.
+        let _ = (&self.clapper).write(&[1]);
+    }
+}
+
+static BELLS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+impl Bell {
+    fn of_running_loop(py: Python<'_>) -> PyResult<Waiting> {
+        static TOKENS: AtomicU64 = AtomicU64::new(0);
+        let event_loop = running_loop(py)?;
+        let bells = BELLS.get_or_try_init(py, || {
+            py.import("weakref")?.call_method0("WeakKeyDictionary").map(Bound::unbind)
+        })?;
+        let found = bells.bind(py).call_method1("get", (&event_loop,))?;
+        let bell = if found.is_none() {
+            let bell = Self::hang(&event_loop)?;
+            bells.bind(py).set_item(&event_loop, &bell)?;
+            bell
+        } else {
+            found.cast_into::<Self>()?.unbind()
+        };
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let rope = Arc::clone(&bell.get().rope);
+        Ok(Waiting { token, waker: Arc::new(Ringer { token, rope }).into(), bell })
+    }
+
+    /// A future that is done when the bell rings for this token.
+    fn future(&self, py: Python<'_>, token: u64) -> PyResult<Py<PyAny>> {
+        let future = running_loop(py)?.call_method0(pyo3::intern!(py, "create_future"))?;
+        lock(&self.waiting).insert(token, future.clone().unbind());
+        // As `yield from future` begins: the task sees that it is meant to wait.
+        Ok(future.try_iter()?.next().unwrap_or(Ok(future))?.unbind())
+    }
+}
+
+#[cfg(unix)]
+impl Bell {
+    fn hang(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let (clapper, sound) = UnixStream::pair()?;
+        clapper.set_nonblocking(true)?;
+        sound.set_nonblocking(true)?;
+        let descriptor = sound.as_raw_fd();
+        let rope = Arc::new(Rope { rung: Mutex::default(), clapper });
+        let bell = Py::new(event_loop.py(), Self { rope, sound, waiting: Mutex::default() })?;
+        event_loop.call_method1("add_reader", (descriptor, &bell))?;
+        Ok(bell)
+    }
+
+    fn listen(&self) {
+        let mut bytes = [0; 64];
+        while (&self.sound).read(&mut bytes).is_ok_and(|read| read == bytes.len()) {}
+    }
+}
+
+#[pymethods]
+impl Bell {
+    /// Called by the loop when it hears something.
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        // First what is heard, then what it means: what is rung after that is heard again.
+        self.listen();
+        let rung = std::mem::take(&mut *lock(&self.rope.rung));
+        for token in rung {
+            let Some(future) = lock(&self.waiting).remove(&token) else { continue };
+            let future = future.bind(py);
+            if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
+                future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a loop cannot watch a socket.
+#[cfg(not(unix))]
+impl Rope {
+    fn pull(&self) {
+        Python::attach(|py| {
+            let bells = BELLS.get(py);
+            let rung = self.event_loop.bind(py).call0().and_then(|event_loop| {
+                let bell = bells.map(|bells| bells.bind(py).get_item(&event_loop)).transpose()?;
+                event_loop.call_method1("call_soon_threadsafe", (bell,))
+            });
+            // The loop has ended, and nobody waits.
+            drop(rung);
+        });
+    }
+}
+
+#[cfg(not(unix))]
+impl Bell {
+    fn hang(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let weak = py.import("weakref")?.call_method1("ref", (event_loop,))?.unbind();
+        let rope = Arc::new(Rope { rung: Mutex::default(), event_loop: weak });
+        Py::new(py, Self { rope, waiting: Mutex::default() })
+    }
+
+    #[expect(clippy::unused_self, reason = "it is that of the other one")]
+    fn listen(&self) {}
+}
+
+fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    RUNNING.import(py, "asyncio", "get_running_loop")?.call0()
+}
+
+/// No code that holds a lock here can panic half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
