@@ -40,7 +40,9 @@ print(settings.SESSION_ENGINE, type(client.session).__module__)
 
 def settings_of_readme() -> list[str]:
     """Return the settings that the README names for a site."""
-    found = re.findall(r'^SESSION_ENGINE = "django_session_rs\.[^"]*"$', README.read_text(), re.MULTILINE)
+    found = re.findall(
+        r'^SESSION_ENGINE = "django_session_rs\.[^"]*"$', README.read_text(), re.MULTILINE
+    )
     if not found:
         sys.exit("README.md does not say how to switch a site")
     return found
