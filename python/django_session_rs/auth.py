@@ -37,5 +37,5 @@ class AuthenticationMiddleware(DjangoMiddleware):
 
     async def aprocess_request(self, request: HttpRequest) -> HttpResponseBase | None:
         """See ``process_request()``: nobody is looked up yet."""
-        response: HttpResponseBase | None = super().process_request(request)  # type: ignore[func-returns-value]
+        response: HttpResponseBase | None = super().process_request(request)
         return response

@@ -36,7 +36,7 @@ def logged_in():
 
 
 def test_the_user_is_django_s(sqlite_database):
-    user, session = logged_in()
+    _, session = logged_in()
 
     def view(request):
         return HttpResponse(request.user.get_username())
