@@ -58,6 +58,10 @@ bench: dev
 	$(SERVICES) $(BIN)/python benches/engines.py
 	$(BIN)/python benches/formats.py
 
+.PHONY: bench-servers  ## Measure whole requests behind gunicorn, uvicorn and daphne
+bench-servers: dev
+	$(SERVICES) $(BIN)/python benches/servers.py
+
 .PHONY: bench-stores  ## Measure each step of a store against tower-sessions' own stores
 bench-stores:
 	$(SERVICES) cargo run --release --quiet --manifest-path benches/tower_sessions/Cargo.toml
@@ -87,6 +91,12 @@ docs: rust
 .PHONY: stubs  ## Compare the type stubs with the module they describe
 stubs: dev
 	$(BIN)/python tests/stubs.py
+
+.PHONY: wheel  ## Build a wheel, install it without a compiler, switch a new project to it
+wheel: dev
+	rm -rf dist
+	$(BIN)/maturin build --release --quiet --out dist
+	$(BIN)/python tests/wheel.py dist
 
 .PHONY: fuzz  ## Run every fuzz target for FUZZ_SECONDS
 fuzz: rust $(VENV)/.requirements

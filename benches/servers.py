@@ -40,8 +40,11 @@ USERS = 200
 DJANGO = "django.contrib.sessions"
 OURS = "django_session_rs"
 MIDDLEWARE = {
-    "django": f"{DJANGO}.middleware.SessionMiddleware",
-    "ours": f"{OURS}.middleware.SessionMiddleware",
+    "django": [
+        f"{DJANGO}.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ],
+    "ours": [f"{OURS}.middleware.SessionMiddleware", f"{OURS}.auth.AuthenticationMiddleware"],
 }
 
 
@@ -103,10 +106,7 @@ def database(name: str, *, is_async: bool, pool: bool) -> dict:
 def site_settings(kind: str, variant: Variant, name: str, *, is_async: bool) -> dict:
     found = {
         "DATABASES": {"default": database(name, is_async=is_async, pool=variant.pool)},
-        "MIDDLEWARE": [
-            MIDDLEWARE[variant.middleware],
-            "django.contrib.auth.middleware.AuthenticationMiddleware",
-        ],
+        "MIDDLEWARE": MIDDLEWARE[variant.middleware],
         "SESSION_ENGINE": variant.engine,
     }
     if kind == "redis":

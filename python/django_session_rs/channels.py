@@ -24,8 +24,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -45,32 +47,25 @@ from django.utils.functional import LazyObject
 from django_session_rs.exceptions import is_outage
 from django_session_rs.twins import call, load
 
-try:
-    from channels.auth import (  # type: ignore[import-untyped]
-        AuthMiddleware as ChannelsAuthMiddleware,
-    )
-    from channels.db import database_sync_to_async  # type: ignore[import-untyped]
-    from channels.sessions import (  # type: ignore[import-untyped]
-        CookieMiddleware,
-        InstanceSessionWrapper,
-    )
-    from channels.sessions import SessionMiddleware as ChannelsSessionMiddleware
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "channels":
-        raise
+if find_spec("channels") is None:
     raise ImportError(
         "django_session_rs.channels needs Channels 4.3 or newer:"
         ' pip install "django-session-rs[channels]"'
-    ) from error
+    )
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+from channels.auth import AuthMiddleware as ChannelsAuthMiddleware  # type: ignore[import-untyped]
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from channels.sessions import (  # type: ignore[import-untyped]
+    CookieMiddleware,
+    InstanceSessionWrapper,
+)
+from channels.sessions import SessionMiddleware as ChannelsSessionMiddleware
 
-    Message = MutableMapping[str, Any]
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
 __all__ = [
     "SESSION_ENDED",

@@ -9,10 +9,13 @@ there; here the thread is the last resort.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import SessionBase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["call", "load"]
 
@@ -24,9 +27,9 @@ async def call(target: Any, name: str, *args: Any) -> Any:
     no twins, and only the loading is awaited.
     """
     cls: Any = type(target)
-    if has_twin(cls, name):
+    if _has_twin(cls, name):
         return await getattr(target, f"a{name}")(*args)
-    if isinstance(target, SessionBase) and computes(cls, name):
+    if isinstance(target, SessionBase) and _computes(cls, name):
         await load(target)
         return getattr(target, name)(*args)
     return await sync_to_async(getattr(target, name))(*args)
@@ -37,7 +40,7 @@ async def load(session: Any) -> None:
     cls: Any = type(session)
     if hasattr(session, "_session_cache"):
         session.accessed = True
-    elif has_twin(cls, "_get_session"):
+    elif _has_twin(cls, "_get_session"):
         await session._aget_session()  # noqa: SLF001
     elif cls._get_session is SessionBase._get_session:  # type: ignore[attr-defined] # noqa: SLF001
         session.accessed = True
@@ -47,8 +50,7 @@ async def load(session: Any) -> None:
         await sync_to_async(session._get_session)()  # noqa: SLF001
 
 
-@functools.lru_cache(maxsize=1024)
-def has_twin(cls: type, name: str) -> bool:
+def _look_for_twin(cls: type, name: str) -> bool:
     """Tell whether the asynchronous twin does what the method does.
 
     It does not where a subclass has replaced only the method.
@@ -62,8 +64,10 @@ def has_twin(cls: type, name: str) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=1024)
-def computes(cls: type, name: str) -> bool:
+# Asked several times in each request.
+_has_twin: Callable[[Any, str], bool] = functools.lru_cache(maxsize=1024)(_look_for_twin)
+
+
+def _computes(cls: Any, name: str) -> bool:
     """Tell whether the method is one of ``SessionBase`` that asks a session for its entries."""
-    method = getattr(SessionBase, name, None)
-    return name.startswith("get_exp") and getattr(cls, name) is method
+    return name.startswith("get_exp") and getattr(cls, name) is getattr(SessionBase, name)

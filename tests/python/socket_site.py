@@ -13,13 +13,7 @@ from django.conf import settings
 settings.configure(
     SECRET_KEY=os.environ["SITE_SECRET_KEY"],
     SECRET_KEY_FALLBACKS=json.loads(os.environ["SITE_FALLBACKS"]),
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.environ["SITE_DATABASE"],
-            "OPTIONS": {"timeout": 10},
-        }
-    },
+    DATABASES={"default": json.loads(os.environ["SITE_DATABASE"])},
     INSTALLED_APPS=[
         "django.contrib.auth",
         "django.contrib.contenttypes",
@@ -30,7 +24,7 @@ settings.configure(
         "django_session_rs.middleware.SessionMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
-    SESSION_ENGINE="django_session_rs.backends.db",
+    SESSION_ENGINE=os.environ["SITE_ENGINE"],
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["127.0.0.1"],
@@ -90,5 +84,6 @@ if __name__ == "__main__":
     from django.core.management import call_command
 
     call_command("migrate", run_syncdb=True, verbosity=0)
+    User.objects.filter(username="ada").delete()
     User.objects.create_user("ada", password="a password")
     sys.exit()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import django
 import pytest
@@ -30,7 +31,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.models import Session
 from django.core.exceptions import SuspiciousOperation
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.utils import timezone
 from tally import each
@@ -259,6 +260,32 @@ class SyncConsumer(WebsocketConsumer):
         self.send(text_data="saved")
 
 
+class RandomSeedConsumer(AsyncWebsocketConsumer):
+    """Of the documentation of Channels, which saves in the thread for databases."""
+
+    async def connect(self):
+        await self.accept()
+        self.scope["session"]["seed"] = 7
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await login(self.scope, await User.objects.aget(username="ada"), BACKEND)
+        await database_sync_to_async(self.scope["session"].save)()
+        await self.send(text_data=self.scope["session"].session_key)
+
+
+class SyncLoginConsumer(WebsocketConsumer):
+    """The same in its synchronous form."""
+
+    def connect(self):
+        self.accept()
+        self.scope["session"]["seed"] = 7
+
+    def receive(self, text_data=None, bytes_data=None):
+        async_to_sync(login)(self.scope, User.objects.get(username="ada"), BACKEND)
+        self.scope["session"].save()
+        self.send(text_data=self.scope["session"].session_key)
+
+
 @contextlib.asynccontextmanager
 async def socket(application, key=None):
     headers = cookie(key) if key else []
@@ -433,6 +460,36 @@ def test_scopes_without_what_is_needed_are_refused():
             AuthMiddlewareStack(app, revalidate=seconds)
 
 
+def kill(connection):
+    """Have the database server end the connection, as a restart does."""
+    another = connection.copy()
+    with (
+        contextlib.closing(another),
+        another.cursor() as admin,
+        connection.cursor() as cursor,
+    ):
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_backend_pid()")
+            admin.execute("SELECT pg_terminate_backend(%s)", cursor.fetchone())
+        else:
+            cursor.execute("SELECT CONNECTION_ID()")
+            admin.execute("KILL %s", cursor.fetchone())
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_anew(database):
+    if database.vendor == "sqlite":
+        pytest.skip("there is no server that could close it")
+    key = stored(a=1)
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["session"]["a"])
+
+    kill(database)
+    run(SessionMiddlewareStack(app)({"type": "websocket", "headers": cookie(key)}, None, None))
+    assert seen == [1]
+
+
 THREADLESS = """
 import asyncio, threading
 
@@ -498,8 +555,8 @@ def test_no_thread_is_started_with_an_engine_of_asynchronous_methods(tmp_path):
 
 
 def test_without_channels_the_error_names_what_to_install(tmp_path):
-    (tmp_path / "channels.py").write_text("raise ModuleNotFoundError('no', name='channels')\n")
     script = (
+        "import sys; sys.modules['channels'] = None\n"
         "from django.conf import settings; settings.configure(); import django; django.setup()\n"
         "import django_session_rs.channels"
     )
@@ -582,6 +639,23 @@ def test_another_password_ends_the_session(user):
     user.save()
     assert who(key) == "AnonymousUser"
     assert not Session.objects.filter(session_key=key).exists()
+
+
+@pytest.mark.parametrize("consumer", [RandomSeedConsumer, SyncLoginConsumer])
+def test_the_consumers_of_the_documentation_of_channels_work(consumer, user):
+    async def talk():
+        async with socket(AuthMiddlewareStack(consumer.as_asgi())) as communicator:
+            return await say(communicator, "log in")
+
+    data = data_of(run(talk()))
+    assert (data["seed"], data[SESSION_KEY]) == (7, str(user.pk))
+
+
+def test_channels_own_user_middleware_works_inside_our_session_middleware(user):
+    def stack(inner):
+        return SessionMiddlewareStack(ChannelsAuthMiddleware(inner))
+
+    assert who(login_row(user), stack) == "ada"
 
 
 def test_it_works_inside_channels_own_session_middleware(user):
@@ -821,37 +895,59 @@ def test_a_socket_survives_a_key_rotation_while_it_is_open(user):
     run(talk())
 
 
+@contextlib.contextmanager
+def impatience():
+    """With Django's connection to SQLite hardly waiting for a lock."""
+    options = connection.settings_dict["OPTIONS"]
+    patience, options["timeout"] = options["timeout"], 0.01
+    connection.close()
+    try:
+        yield
+    finally:
+        options["timeout"] = patience
+        connection.close()
+
+
+@contextlib.contextmanager
+def locked():
+    with contextlib.closing(sqlite3.connect(settings.DATABASES["default"]["NAME"])) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
 def test_an_outage_closes_nothing_and_is_over_when_it_is_over(user, caplog):
     key = login_row(user)
     stack = AuthMiddlewareStack(WhoConsumer.as_asgi(), revalidate=OFTEN)
-    file = settings.DATABASES["default"]["NAME"]
 
     async def talk():
         communicator = WebsocketCommunicator(stack, "/", headers=cookie(key))
         await communicator.connect(timeout=10)
-        lock = sqlite3.connect(file)
-        lock.execute("BEGIN EXCLUSIVE")
-        try:
+        with locked():
             while len(failures(caplog)) < 3:
                 assert await still_open(communicator) == "ada"
-        finally:
-            lock.close()
         await sync_to_async(end_by_logout)(None, key)
         assert await closed(communicator) == 4401
         await communicator.wait(timeout=10)
 
     caplog.set_level(logging.WARNING)
-    patience = connection.settings_dict["OPTIONS"]["timeout"]
-    connection.settings_dict["OPTIONS"]["timeout"] = 0.01
-    connection.close()
-    try:
+    with impatience():
         run(talk())
-    finally:
-        connection.settings_dict["OPTIONS"]["timeout"] = patience
-        connection.close()
     text = "A WebSocket's session could not be checked: django.db.utils.OperationalError"
     assert {record.getMessage() for record in failures(caplog)} == {text}
     assert key not in caplog.text
+
+
+def test_an_outage_makes_nobody_anonymous(user):
+    key = login_row(user)
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    with impatience(), locked():
+        for kind in ("websocket", "http"):
+            with pytest.raises(OperationalError):
+                run(AuthMiddlewareStack(app)({"type": kind, "headers": cookie(key)}, None, None))
+    assert who(key) == "ada"
 
 
 def failures(caplog):
@@ -976,3 +1072,26 @@ def test_a_stored_change_that_another_made_is_not_saved_over_silently(sqlite_dat
     scope = {"type": "http", "headers": cookie(key)}
     with pytest.raises(SuspiciousOperation, match="deleted before the request completed"):
         run(SessionMiddlewareStack(app)(scope, None, None))
+
+
+# The documentation.
+
+PAGE = Path(__file__).parents[2] / "docs" / "channels.md"
+
+
+def test_the_page_s_example_does_what_it_says(user):
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found = {"__name__": "asgi"}
+    exec(compile(code, str(PAGE), "exec"), found)
+    key = login_row(user)
+
+    async def talk():
+        communicator = WebsocketCommunicator(found["application"], "/game/", headers=cookie(key))
+        assert await communicator.connect(timeout=10) == (True, None)
+        assert await say(communicator, "e4") == "ada: 1"
+        assert await say(communicator, "c5") == "ada: 2"
+        await communicator.disconnect(timeout=10)
+
+    run(talk())
+    data = data_of(key)
+    assert (data["seed"], data["moves"]) == (42, ["e4", "c5"])

@@ -600,6 +600,11 @@ def test_settings_that_cannot_be_met_are_named(databases):
         ):
             SessionStore("abcdefgh").load()
     with (
+        override_settings(SESSION_ON_CONFLICT=max, SESSION_STORE_URL="memory:"),
+        pytest.raises(ImproperlyConfigured, match="function"),
+    ):
+        SessionStore("abcdefgh").load()
+    with (
         override_settings(CACHES={"default": {"BACKEND": "somebody.Else"}}),
         override_settings(SESSION_STORE_URL="cache"),
         pytest.raises(ImproperlyConfigured, match=r"backends\.cache"),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -25,7 +26,7 @@ COMMANDS = {
 class Site:
     """One site; the server behind it can be started again with other keys."""
 
-    def __init__(self, server, directory):
+    def __init__(self, server, engine, database, directory):
         self.server = server
         self.log = directory / "server.log"
         self.environment = {
@@ -33,7 +34,8 @@ class Site:
             "PYTHONPATH": os.pathsep.join(
                 [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
-            "SITE_DATABASE": str(directory / "site.sqlite3"),
+            "SITE_DATABASE": json.dumps(database),
+            "SITE_ENGINE": f"django_session_rs.backends.{engine}",
             "SITE_FALLBACKS": "[]",
             "SITE_SECRET_KEY": secrets.token_urlsafe(50),
         }
@@ -108,9 +110,28 @@ def code_of_close(client):
     return caught.value.rcvd.code
 
 
+@pytest.fixture(params=["db", "native"])
+def engine(request):
+    """The `db` engine on SQLite, and the native one on PostgreSQL."""
+    return request.param
+
+
 @pytest.fixture(params=COMMANDS)
-def site(request, tmp_path):
-    return Site(request.param, tmp_path)
+def site(request, engine, databases, tmp_path):
+    if engine == "native" and "postgres" not in databases:
+        pytest.skip("TEST_POSTGRES_URL is not set")
+    if engine == "native":
+        options = settings.DATABASES["postgres"]
+        database = {
+            name: options[name] for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
+        }
+    else:
+        database = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(tmp_path / "site.sqlite3"),
+            "OPTIONS": {"timeout": 10},
+        }
+    return Site(request.param, engine, database, tmp_path)
 
 
 def test_a_socket_lives_as_long_as_its_session(site):

@@ -24,6 +24,8 @@ from django_session_rs import (
     signing,
 )
 from django_session_rs.backends.db import SessionStore
+from django_session_rs.channels import AuthMiddlewareStack, SessionMiddleware as Channel
+from django_session_rs.middleware import SessionMiddleware
 
 codec: SessionCodec = SessionCodec(b"key", fallbacks=["old"], compression="small", max_size=10)
 text: str = codec.encode({"a": 1}, now=1.5)
@@ -44,6 +46,17 @@ except DecodeError:
 
 class Mine(SessionStore):
     max_size = 5
+
+
+class Polite(SessionMiddleware):
+    retry_after = 30
+
+
+async def consumer(scope: object, receive: object, send: object) -> None: ...
+
+
+stack = AuthMiddlewareStack(Channel(consumer), revalidate=0.5, close_code=4000)
+AuthMiddlewareStack(consumer, revalidate="30")  # type: ignore[arg-type]
 
 
 class Signer(signing.TimestampSigner):

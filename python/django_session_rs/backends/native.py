@@ -32,7 +32,12 @@ from django.views.decorators.debug import sensitive_variables
 
 from django_session_rs._native import Store
 from django_session_rs.backends import db
-from django_session_rs.backends.conflicts import SessionEndedError, anotes_outage, notes_outage
+from django_session_rs.backends.conflicts import (
+    SessionEndedError,
+    anotes_outage,
+    notes_outage,
+    on_conflict,
+)
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError, is_outage
 from django_session_rs.management.commands.export_session_settings import exported
 from django_session_rs.merge import same_value
@@ -335,6 +340,11 @@ def _new_store(cls: type[SessionStore]) -> Store | None:
 @sensitive_variables()
 def _settings(cls: type[SessionStore]) -> str:
     """Return the settings of the site as the Rust side reads them."""
+    if on_conflict() not in ("merge", "overwrite", "error"):
+        raise ImproperlyConfigured(
+            "SESSION_ON_CONFLICT must be 'merge', 'overwrite' or 'error' for the native engine; a "
+            "function can be asked by the other ones."
+        )
     try:
         found = exported(include_secret=True)
     except CommandError as error:
