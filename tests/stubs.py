@@ -11,7 +11,11 @@ from django.conf import settings
 from mypy import stubtest
 
 settings.configure(
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.sessions"],
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+    ],
     SECRET_KEY="only for importing the engines",
 )
 django.setup()

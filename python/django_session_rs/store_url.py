@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
+from django.views.decorators.debug import sensitive_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,7 @@ DJANGO_REDIS = "django_redis.cache.RedisCache"
 DATABASE_CACHE = "django.core.cache.backends.db.DatabaseCache"
 
 
+@sensitive_variables()
 def store_url(model: type[AbstractBaseSession]) -> str | None:
     """Return the address for sessions of this model; ``None`` if Django has to ask the database.
 
@@ -78,6 +80,7 @@ def store_url(model: type[AbstractBaseSession]) -> str | None:
     return wanted
 
 
+@sensitive_variables()
 def database_url(model: type[AbstractBaseSession]) -> str | None:
     """Return the address of the table of a model."""
     connection = connections[router.db_for_write(model)]
@@ -92,6 +95,7 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
     return connection_url(connection, model._meta.db_table)  # noqa: SLF001
 
 
+@sensitive_variables()
 def connection_url(connection: BaseDatabaseWrapper, table: str) -> str:
     """Return the address of a table behind one of Django's connections."""
     vendor = connection.vendor
@@ -115,6 +119,7 @@ def connection_url(connection: BaseDatabaseWrapper, table: str) -> str:
     return f"{address}{bracketed(host)}{port}/{name}?{urlencode(options)}"
 
 
+@sensitive_variables()
 def login(user: object, password: object) -> str:
     """Return user and password as they stand in an address."""
     if not user and not password:
@@ -128,6 +133,7 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
+@sensitive_variables()
 def cache_url() -> str:
     """Return the address of the cache ``SESSION_CACHE_ALIAS``."""
     alias = settings.SESSION_CACHE_ALIAS
@@ -159,6 +165,7 @@ def cache_url() -> str:
     return f"{address}{'&' if '?' in address else '?'}{urlencode(options)}"
 
 
+@sensitive_variables()
 def locations(values: Mapping[str, Any], *, separators: str) -> list[str]:
     """Return the servers of a cache, as Django splits ``LOCATION``."""
     location = values.get("LOCATION", "")
@@ -188,6 +195,7 @@ COMPRESSORS = {
 DEFAULT_CLIENT = "django_redis.client.DefaultClient"
 
 
+@sensitive_variables()
 def redis_options(
     address: str, backend: str, given: Mapping[str, Any], options: dict[str, str]
 ) -> tuple[str, dict[str, str]]:
@@ -215,6 +223,7 @@ def redis_options(
     return address, found
 
 
+@sensitive_variables()
 def with_login(
     address: str, *, username: object = None, password: object = None, db: object = None
 ) -> str:

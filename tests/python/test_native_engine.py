@@ -626,6 +626,28 @@ def test_sqlite_is_left_to_django(sqlite_database):
     assert not session.exists(session.session_key)
 
 
+def test_no_variable_of_the_engine_holds_a_password(databases):
+    """Error reports show the variables of every frame but those marked as sensitive."""
+    from django.views.debug import ExceptionReporter
+
+    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
+    cache |= {"LOCATION": "redis://:hunter2@h:1/0", "OPTIONS": {"other": 1}}
+    for options in (
+        {"SESSION_STORE_URL": "postgres://user:hunter2@h/x?tabel=y"},
+        {"SESSION_STORE_URL": "cache", "CACHES": {"default": cache}},
+        {"SESSION_STORE_URL": "sqlite:hunter2"},
+    ):
+        with override_settings(**options):
+            with pytest.raises(ImproperlyConfigured) as caught:
+                SessionStore("abcdefgh").load()
+            reporter = ExceptionReporter(None, caught.type, caught.value, caught.tb)
+            frames = reporter.get_traceback_frames()
+        own = [frame for frame in frames if "django_session_rs" in frame["filename"]]
+        assert own
+        assert "hunter2" not in repr([frame["vars"] for frame in own])
+        assert "hunter2" not in str(caught.value)
+
+
 def test_nothing_shows_a_password():
     store = Store("postgres://user:hunter2@localhost/site", '{"SECRET_KEY": "hunter2"}')
     assert repr(store) == "<Store postgres>"

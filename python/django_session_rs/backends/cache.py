@@ -26,9 +26,9 @@ from django_session_rs.backends.conflicts import (
     USER_ID_KEY,
     MergingSession,
     SessionEndedError,
-    anotes_outage,
     in_thread,
     notes_outage,
+    noting_outage,
     on_conflict,
     turn,
 )
@@ -333,35 +333,35 @@ class SessionStore(MergingSession, DjangoSessionStore):
             return await in_thread(method, *args)
         return method(*args)
 
-    @anotes_outage
     async def aload(self) -> Any:
         """See ``load()``."""
-        return await self._run(self.load)
+        with noting_outage(self):
+            return await self._run(self.load)
 
-    @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
-        return bool(session_key) and bool(await self._run(self.exists, session_key))
+        with noting_outage(self):
+            return bool(session_key) and bool(await self._run(self.exists, session_key))
 
-    @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
-        await self._run(self.create)
+        with noting_outage(self):
+            await self._run(self.create)
 
-    @anotes_outage
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
-        await self._run(self.save, must_create)
+        with noting_outage(self):
+            await self._run(self.save, must_create)
 
-    @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
-        await self._run(self.delete, session_key)
+        with noting_outage(self):
+            await self._run(self.delete, session_key)
 
-    @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
-        await self._run(self.cycle_key)
+        with noting_outage(self):
+            await self._run(self.cycle_key)
 
     @classmethod
     async def aclear_expired(cls) -> None:

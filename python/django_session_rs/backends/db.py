@@ -46,9 +46,9 @@ from django_session_rs.backends.conflicts import (
     MAX_SAVE_TRIES,
     USER_ID_KEY,
     SessionEndedError,
-    anotes_outage,
     in_thread,
     notes_outage,
+    noting_outage,
     on_conflict,
     turn,
 )
@@ -497,63 +497,63 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
 
     # The asynchronous twins: the same work in one hop.
 
-    @anotes_outage
     async def aload(self) -> Any:
         """See ``load()``."""
-        if self._stock or not ASYNC_BASE:
-            return await in_thread(self.load)
-        return await in_thread(self._load)
+        with noting_outage(self):
+            if self._stock or not ASYNC_BASE:
+                return await in_thread(self.load)
+            return await in_thread(self._load)
 
-    @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
-        return bool(session_key) and await in_thread(self.exists, session_key)
+        with noting_outage(self):
+            return bool(session_key) and await in_thread(self.exists, session_key)
 
-    @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
-        if self._stock or not ASYNC_BASE:
-            await in_thread(self.create)
-            return
-        before = self.session_key
-        try:
-            await super().acreate()
-        except Exception as error:
-            if is_outage(error):
-                self._session_key = before
-            raise
+        with noting_outage(self):
+            if self._stock or not ASYNC_BASE:
+                await in_thread(self.create)
+                return
+            before = self.session_key
+            try:
+                await super().acreate()
+            except Exception as error:
+                if is_outage(error):
+                    self._session_key = before
+                raise
 
-    @anotes_outage
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
-        if self._stock or not ASYNC_BASE:
-            await in_thread(self.save, must_create)
-            return
-        if self.session_key is None:
-            await self.acreate()
-            return
-        data = await self._aget_session(no_load=must_create)
-        if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
-            build = self.acreate_model_instance
-            instance = await build(data)
-            await in_thread(self._write_instance, instance, must_create, async_to_sync(build))
-        else:
-            await in_thread(self._write, data, must_create)
+        with noting_outage(self):
+            if self._stock or not ASYNC_BASE:
+                await in_thread(self.save, must_create)
+                return
+            if self.session_key is None:
+                await self.acreate()
+                return
+            data = await self._aget_session(no_load=must_create)
+            if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
+                build = self.acreate_model_instance
+                instance = await build(data)
+                await in_thread(self._write_instance, instance, must_create, async_to_sync(build))
+            else:
+                await in_thread(self._write, data, must_create)
 
-    @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
-        key = self.session_key if session_key is None else session_key
-        if key is not None:
-            await in_thread(self._delete_row, key)
+        with noting_outage(self):
+            key = self.session_key if session_key is None else session_key
+            if key is not None:
+                await in_thread(self._delete_row, key)
 
-    @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
-        if self._stock or not ASYNC_BASE:
-            await in_thread(self.cycle_key)
-        else:
-            await super().acycle_key()
+        with noting_outage(self):
+            if self._stock or not ASYNC_BASE:
+                await in_thread(self.cycle_key)
+            else:
+                await super().acycle_key()
 
     @classmethod
     async def aclear_expired(cls) -> None:

@@ -34,8 +34,8 @@ from django_session_rs._native import Store
 from django_session_rs.backends import db
 from django_session_rs.backends.conflicts import (
     SessionEndedError,
-    anotes_outage,
     notes_outage,
+    noting_outage,
     on_conflict,
 )
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError, is_outage
@@ -79,19 +79,19 @@ class SessionStore(db.SessionStore):
         except (BadSignature, DecodeError) as error:
             return self._unread(error)
 
-    @anotes_outage
     async def aload(self) -> Any:
         """See ``load()``; nothing is waited for in a thread."""
-        store = _store(type(self))
-        if store is None:
-            return await super().aload()
-        key = self.session_key
-        if key is None:
-            return {}
-        try:
-            return self._opened(await store.aload(key))
-        except (BadSignature, DecodeError) as error:
-            return self._unread(error)
+        with noting_outage(self):
+            store = _store(type(self))
+            if store is None:
+                return await super().aload()
+            key = self.session_key
+            if key is None:
+                return {}
+            try:
+                return self._opened(await store.aload(key))
+            except (BadSignature, DecodeError) as error:
+                return self._unread(error)
 
     @notes_outage
     def exists(self, session_key: str | None) -> bool:
@@ -101,13 +101,13 @@ class SessionStore(db.SessionStore):
             return super().exists(session_key)
         return bool(session_key) and _here(store.exists, session_key)
 
-    @anotes_outage
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
-        store = _store(type(self))
-        if store is None:
-            return await super().aexists(session_key)
-        return bool(session_key) and await store.aexists(str(session_key))
+        with noting_outage(self):
+            store = _store(type(self))
+            if store is None:
+                return await super().aexists(session_key)
+            return bool(session_key) and await store.aexists(str(session_key))
 
     def _opened(self, stored: StoredSession | None) -> Any:
         if stored is None:
@@ -155,44 +155,44 @@ class SessionStore(db.SessionStore):
             stored = _here(store.save, key, data, self._stored, self._names(), age)
         self._written(data, stored)
 
-    @anotes_outage
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
-        store = _store(type(self))
-        if store is None:
-            await super().asave(must_create)
-            return
-        if self.session_key is None:
-            await self.acreate()
-            return
-        data = await self._aget_session(no_load=must_create)
-        key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
-        if must_create:
-            stored = await store.acreate(key, data, age)
-        else:
-            stored = await store.asave(key, data, self._stored, self._names(), age)
-        self._written(data, stored)
+        with noting_outage(self):
+            store = _store(type(self))
+            if store is None:
+                await super().asave(must_create)
+                return
+            if self.session_key is None:
+                await self.acreate()
+                return
+            data = await self._aget_session(no_load=must_create)
+            key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
+            if must_create:
+                stored = await store.acreate(key, data, age)
+            else:
+                stored = await store.asave(key, data, self._stored, self._names(), age)
+            self._written(data, stored)
 
-    @anotes_outage
     async def acreate(self) -> None:
         """See ``create()``."""
-        if _store(type(self)) is None:
-            await super().acreate()
-            return
-        before = self.session_key
-        while True:
-            self._session_key = await self._aget_new_session_key()
-            try:
-                await self.asave(must_create=True)
-            except CreateError:
-                continue
-            except Exception as error:
-                # The new key leads nowhere, and who tries again would take it for a deleted one.
-                if is_outage(error):
-                    self._session_key = before
-                raise
-            self.modified = True
-            return
+        with noting_outage(self):
+            if _store(type(self)) is None:
+                await super().acreate()
+                return
+            before = self.session_key
+            while True:
+                self._session_key = await self._aget_new_session_key()
+                try:
+                    await self.asave(must_create=True)
+                except CreateError:
+                    continue
+                except Exception as error:
+                    # The new key leads nowhere; who tries again would take it for a deleted one.
+                    if is_outage(error):
+                        self._session_key = before
+                    raise
+                self.modified = True
+                return
 
     @notes_outage
     def cycle_key(self) -> None:
@@ -217,23 +217,23 @@ class SessionStore(db.SessionStore):
             self._end()
             raise SessionEndedError from error
 
-    @anotes_outage
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
-        store = _store(type(self))
-        if store is None:
-            await super().acycle_key()
-            return
-        data, key = await self._aget_session(), self.session_key
-        if key is None:
-            await self.acreate()
-            return
-        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
-        try:
-            self._moved(data, await store.acycle_key(*step))
-        except UpdateError as error:
-            self._end()
-            raise SessionEndedError from error
+        with noting_outage(self):
+            store = _store(type(self))
+            if store is None:
+                await super().acycle_key()
+                return
+            data, key = await self._aget_session(), self.session_key
+            if key is None:
+                await self.acreate()
+                return
+            step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
+            try:
+                self._moved(data, await store.acycle_key(*step))
+            except UpdateError as error:
+                self._end()
+                raise SessionEndedError from error
 
     @notes_outage
     def delete(self, session_key: str | None = None) -> None:
@@ -246,16 +246,16 @@ class SessionStore(db.SessionStore):
         if key is not None:
             _here(store.delete, key)
 
-    @anotes_outage
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
-        store = _store(type(self))
-        if store is None:
-            await super().adelete(session_key)
-            return
-        key = self.session_key if session_key is None else session_key
-        if key is not None:
-            await store.adelete(key)
+        with noting_outage(self):
+            store = _store(type(self))
+            if store is None:
+                await super().adelete(session_key)
+                return
+            key = self.session_key if session_key is None else session_key
+            if key is not None:
+                await store.adelete(key)
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -329,6 +329,7 @@ def _store(cls: type[SessionStore]) -> Store | None:
     return _new_store(cls) if found is _MISSING else found
 
 
+@sensitive_variables()
 def _new_store(cls: type[SessionStore]) -> Store | None:
     with _lock:
         if cls not in _stores:
