@@ -4,9 +4,9 @@
 
 The codec for three sizes of sessions, the signers, then each operation of the database engine,
 synchronous and asynchronous, on SQLite in memory, on an SQLite file and, where
-``TEST_POSTGRES_URL`` names one, on a PostgreSQL server. Rounds of both engines alternate; the table
-shows medians in microseconds and how many times faster ours is. A factor below 1.1 is marked: no
-gain there.
+``TEST_POSTGRES_URL`` names one, on a PostgreSQL server, there of the native engine too. Rounds of
+both engines alternate; the table shows medians in microseconds and how many times faster ours is.
+A factor below 1.1 is marked: no gain there.
 
 The floor above a table is the price of any statement. For a server it is mostly the waking of the
 two processes, which differs from run to run with the cores they are on; ``taskset -c 0`` before
@@ -246,7 +246,7 @@ def floor(rounds: int, count: int) -> tuple[float, float]:
 
 
 def bench_engine(alias: str, django_store, our_store, rounds: int, count: int) -> None:
-    table = Table(f"Database engine on {alias}, microseconds")
+    table = Table(f"Engine {alias}, microseconds")
     django_cursor, driver = floor(rounds, count)
     print(f"  floor: SELECT 1 by Django's cursor {django_cursor:.1f}, by the driver {driver:.1f}")
     theirs, ours = steps(django_store), steps(our_store)
@@ -265,7 +265,7 @@ async def atimed(function, count: int) -> float:
 
 
 async def bench_async(alias: str, django_store, our_store, rounds: int, count: int) -> None:
-    table = Table(f"Database engine on {alias}, asynchronous, microseconds")
+    table = Table(f"Engine {alias}, asynchronous, microseconds")
 
     async def functions(store_class):
         keys: list[str] = []
@@ -315,7 +315,7 @@ async def bench_async(alias: str, django_store, our_store, rounds: int, count: i
         )
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915 - one table after the other
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it runs")
@@ -334,6 +334,7 @@ def main() -> None:
         import django_session_rs
         from django_session_rs import SessionCodec
         from django_session_rs.backends.db import SessionStore
+        from django_session_rs.backends.native import SessionStore as NativeStore
 
         versions = f"Django {django.get_version()}, ours {django_session_rs.__version__}"
         python = f"{platform.python_implementation()} {platform.python_version()}"
@@ -354,14 +355,21 @@ def main() -> None:
                 connections["default"] = own if alias == "default" else connections[alias]
                 call_command("migrate", verbosity=0)
                 name = "SQLite in memory" if alias == "default" else alias
-                bench_engine(name, DjangoStore, SessionStore, rounds, count)
+                bench_engine(f"db on {name}", DjangoStore, SessionStore, rounds, count)
+                if alias == "postgres":
+                    bench_engine(f"native on {name}", DjangoStore, NativeStore, rounds, count)
             # Threads have connections of their own, so not in memory.
             for alias in connections.databases:
                 if alias == "default" or not hasattr(SessionBase, "asave"):
                     continue
                 connections["default"] = own
                 with only(connections, alias):
-                    asyncio.run(bench_async(alias, DjangoStore, SessionStore, rounds, count // 4))
+                    stores = DjangoStore, SessionStore, rounds, count // 4
+                    asyncio.run(bench_async(f"db on {alias}", *stores))
+                    if alias == "postgres":
+                        connections["default"] = connections[alias]
+                        stores = DjangoStore, NativeStore, rounds, count // 4
+                        asyncio.run(bench_async(f"native on {alias}", *stores))
         finally:
             if "postgres" in connections.databases:
                 with connections["postgres"].cursor() as cursor:

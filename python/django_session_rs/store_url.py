@@ -67,7 +67,7 @@ def store_url(model: type[AbstractBaseSession]) -> str | None:
         url = database_url(model)
         if url is None:
             return None
-        return f"{url}{'&' if '?' in url else '?'}{urlencode({'cache_url': cache_url()})}"
+        return f"{url}&{urlencode({'cache_url': cache_url()}, quote_via=quote)}"
     if not isinstance(wanted, str) or ":" not in wanted:
         raise ImproperlyConfigured(
             "SESSION_STORE_URL must be 'db', 'cache', 'cached_db' or the address of a store."
@@ -116,7 +116,7 @@ def connection_url(connection: BaseDatabaseWrapper, table: str) -> str:
     port = f":{values['PORT']}" if values["PORT"] else ""
     address = f"{SCHEMES[vendor]}://{login(values['USER'], values['PASSWORD'])}"
     name = quote(str(values["NAME"]), safe="")
-    return f"{address}{bracketed(host)}{port}/{name}?{urlencode(options)}"
+    return f"{address}{bracketed(host)}{port}/{name}?{urlencode(options, quote_via=quote)}"
 
 
 @sensitive_variables()
@@ -162,7 +162,7 @@ def cache_url() -> str:
         )
     if not options:
         return address
-    return f"{address}{'&' if '?' in address else '?'}{urlencode(options)}"
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(options, quote_via=quote)}"
 
 
 @sensitive_variables()

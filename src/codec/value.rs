@@ -358,8 +358,19 @@ impl SessionData {
             return self.value_bytes(name) == other.value_bytes(name);
         }
         // One of them was read from JSON and the other from a pickle: as JSON they can be compared.
-        let json = |data: &Self| data.get_raw(&name.to_str()?).ok()?.map(Cow::into_owned);
-        self.contains(name) == other.contains(name) && json(self) == json(other)
+        self.contains(name) == other.contains(name)
+            && self.value_json(name) == other.value_json(name)
+    }
+
+    /// A value as JSON, if it has a form there. The name need not be Unicode.
+    fn value_json(&self, name: Name<'_>) -> Option<Cow<'_, str>> {
+        match &self.0 {
+            Content::Json(data) => Some(data.text(data.entries.get(name.0)?).into()),
+            Content::Python(data) => {
+                let &(_, value) = data.entries.get(&Key::Name(name.0.into()))?;
+                data.graph.value(value).to_json().ok().map(Cow::Owned)
+            }
+        }
     }
 
     /// A value as bytes that are equal where the values are, among sessions of one kind.

@@ -219,6 +219,17 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "cache")]
+    #[test]
+    fn a_copy_in_a_cache_and_a_row_are_compared_under_names_that_are_no_unicode_too() {
+        let loaded = data(r#"{"\ud800":1,"a":1}"#);
+        let loaded = SessionData::clone(&loaded.as_python());
+        let mine = data(r#"{"\ud800":2,"a":1}"#);
+        let stored = data(r#"{"\ud800":1,"a":3}"#);
+        let found = merge(&loaded, &mine, &Changes::default(), &stored, &OnConflict::Merge);
+        assert_eq!(found.to_json().unwrap(), r#"{"\ud800":2,"a":3}"#);
+    }
+
     #[test]
     fn a_merge_with_nothing_in_between_is_what_was_wanted() {
         let (loaded, mine) = (r#"{"a":1,"b":[1,{"c":2}]}"#, r#"{"b":[1,{"c":3}],"d":null}"#);

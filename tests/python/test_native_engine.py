@@ -12,10 +12,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as DjangoCachedStore
 from django.contrib.sessions.backends.db import SessionStore as DjangoStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.models import Session
@@ -103,9 +103,17 @@ def cache(request, databases):
         yield request.param
 
 
-@pytest.fixture(params=["postgres", "mysql", "redis", "django_redis", "memcached"])
+@pytest.fixture(params=["postgres", "mysql", "redis", "django_redis", "memcached", "cached_db"])
 def theirs(request, databases):
     """Django's engine for the place where ours keeps its sessions too."""
+    if request.param == "cached_db":
+        caches = {"default": cache_settings("redis")}
+        with (
+            database_of("postgres"),
+            override_settings(CACHES=caches, SESSION_STORE_URL="cached_db"),
+        ):
+            yield DjangoCachedStore
+        return
     if request.param in ("postgres", "mysql"):
         if request.param not in databases:
             pytest.skip(f"{request.param} is not there")
@@ -435,20 +443,23 @@ def test_who_is_cancelled_stops_nothing(postgres):
         session._session_cache = await session.aload()
         session["a"] = 2
 
-        @sync_to_async
-        def locked() -> None:
+        def lock() -> None:
             with transaction.atomic():
                 list(Session.objects.select_for_update().filter(session_key=key))
                 loop.call_soon_threadsafe(held.set)
-                release.wait()
+                release.wait(30)
             connections.close_all()
 
         loop, held, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-        holder = asyncio.ensure_future(locked())
-        await held.wait()
-        await cancel(asyncio.ensure_future(session.asave()))
-        release.set()
-        await holder
+        # Of its own, so that its connection is too.
+        holder = threading.Thread(target=lock)
+        holder.start()
+        try:
+            await held.wait()
+            await cancel(asyncio.ensure_future(session.asave()))
+        finally:
+            release.set()
+            holder.join()
         for _ in range(100):
             if await SessionStore(key).aload() == {"a": 2}:
                 break

@@ -63,19 +63,25 @@ class Clocked:
         return {key.removeprefix(prefix) for key in cache._cache}
 
 
-@pytest.fixture
-def place(sqlite_database, tmp_path):
-    # The engine keeps the directory that it has found.
+def forget_directory():
+    """The engine keeps the directory that it has found, as Django's does, whose class it extends."""
     from django_session_rs.backends.file import SessionStore
 
-    SessionStore.__dict__.get("_storage_path") and delattr(SessionStore, "_storage_path")
+    for cls in SessionStore.__mro__:
+        if "_storage_path" in vars(cls):
+            del cls._storage_path
+
+
+@pytest.fixture
+def place(sqlite_database, tmp_path):
+    forget_directory()
     options = {
         "CACHES": {"default": cache_settings("locmem")},
         "SESSION_FILE_PATH": str(tmp_path),
     }
     with override_settings(**options):
         yield lambda backend: Clocked(backend, Path(tmp_path))
-    SessionStore.__dict__.get("_storage_path") and delattr(SessionStore, "_storage_path")
+    forget_directory()
 
 
 def every(family):
