@@ -47,11 +47,7 @@ impl PyStore {
     fn new(py: Python<'_>, url: String, settings: &str) -> PyResult<Self> {
         let settings = SessionSettings::from_json(settings)
             .map_err(|failure| error::improperly_configured(py, &failure))?;
-        let scheme = url.split(':').next().unwrap_or_default();
-        let keeps_objects = scheme == "memcached"
-            || scheme.starts_with("redis")
-            || url.contains("cache_table=")
-            || settings.serializer == Serializer::Pickle;
+        let keeps_objects = store::keeps_objects(&url) || settings.serializer == Serializer::Pickle;
         // One is enough: it waits, and what it does is little beside what Python does with it.
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)

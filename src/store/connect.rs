@@ -68,6 +68,12 @@ pub async fn connect(
     }
 }
 
+/// Whether sessions are pickled there, and so may hold what JSON cannot.
+#[cfg(feature = "python")]
+pub(crate) fn keeps_objects(url: &str) -> bool {
+    url.parse().is_ok_and(|url: StoreUrl| url.is_cache() || url.text("cache_table").is_some())
+}
+
 #[cfg(feature = "_sql")]
 async fn table(
     url: &StoreUrl,

@@ -57,6 +57,8 @@ mod url;
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use cached_db::CachedDbStore;
+#[cfg(feature = "python")]
+pub(crate) use connect::keeps_objects;
 #[cfg(feature = "_url")]
 pub use connect::{ConnectError, connect};
 #[cfg(all(feature = "cache", feature = "_sql"))]

@@ -191,7 +191,7 @@ impl StoreUrl {
     }
 
     /// Whether it leads to a server of a cache.
-    #[cfg(any(feature = "memcached", feature = "redis"))]
+    #[cfg(any(feature = "memcached", feature = "python", feature = "redis"))]
     pub(super) fn is_cache(&self) -> bool {
         self.scheme == "memcached" || self.scheme.starts_with("redis")
     }
