@@ -64,7 +64,7 @@ class Clocked:
 
 
 def forget_directory():
-    """The engine keeps the directory that it has found, as Django's does, whose class it extends."""
+    """The engine keeps the directory that it has found, as Django's, whose class it extends."""
     from django_session_rs.backends.file import SessionStore
 
     for cls in SessionStore.__mro__:
