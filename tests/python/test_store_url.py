@@ -1,0 +1,120 @@
+"""The address that follows from a site's settings: nothing of them is left out in silence."""
+
+from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_session_rs import store_url
+from django_session_rs._native import Store
+
+REDIS = "django.core.cache.backends.redis.RedisCache"
+DJANGO_REDIS = "django_redis.cache.RedisCache"
+PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
+
+
+def of_database(vendor="postgresql", **values):
+    settings = {"NAME": "site", "USER": "", "PASSWORD": "", "HOST": "", "PORT": "", **values}
+    connection = SimpleNamespace(vendor=vendor, settings_dict=settings)
+    return store_url.connection_url(connection, "django_session")
+
+
+def of_cache(**values):
+    with override_settings(CACHES={"default": values}):
+        return store_url.cache_url()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "postgres://localhost/site?table=django_session"),
+        (
+            {"HOST": "db.example", "PORT": 5433, "USER": "u", "PASSWORD": "p"},
+            "postgres://u:p@db.example:5433/site?table=django_session",
+        ),
+        (
+            {"HOST": "::1", "USER": "a@b", "PASSWORD": "p/:?#%é", "NAME": "a/b"},
+            "postgres://a%40b:p%2F%3A%3F%23%25%C3%A9@[::1]/a%2Fb?table=django_session",
+        ),
+        (
+            {"HOST": "/var/run/postgresql", "USER": "u"},
+            "postgres://u@localhost/site?table=django_session&host=%2Fvar%2Frun%2Fpostgresql",
+        ),
+        (
+            {"OPTIONS": {"sslmode": "verify-full", "options": "-c a=b", "isolation_level": 1}},
+            "postgres://localhost/site?table=django_session&sslmode=verify-full&options=-c%20a%3Db",
+        ),
+        (
+            {"vendor": "mysql", "HOST": "/tmp/mysql.sock", "OPTIONS": {"charset": "utf8mb4"}},
+            "mysql://localhost/site?table=django_session&socket=%2Ftmp%2Fmysql.sock",
+        ),
+    ],
+)
+def test_the_address_of_a_database(values, expected):
+    assert of_database(**values) == expected
+    assert dict(parse_qsl(urlsplit(expected).query))["table"] == "django_session"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"BACKEND": REDIS, "LOCATION": "redis://h:1/2"}, "redis://h:1/2"),
+        (
+            {
+                "BACKEND": REDIS,
+                "LOCATION": ["redis://h:1", "redis://copy:1"],
+                "KEY_PREFIX": "a b",
+                "VERSION": 3,
+            },
+            "redis://h:1?prefix=a%20b&version=3",
+        ),
+        (
+            {
+                "BACKEND": REDIS,
+                "LOCATION": "redis://h:1",
+                "OPTIONS": {"username": "u", "password": "p@", "db": "5"},
+            },
+            "redis://u:p%40@h:1/5",
+        ),
+        (
+            {
+                "BACKEND": DJANGO_REDIS,
+                "LOCATION": "rediss://:p@h:1/0",
+                "OPTIONS": {
+                    "CLIENT_CLASS": "django_redis.client.DefaultClient",
+                    "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+                    "COMPRESSOR": "django_redis.compressors.zstd.ZStdCompressor",
+                },
+            },
+            "rediss://:p@h:1/0?layout=django_redis&serializer=json&compressor=zstd",
+        ),
+        (
+            {"BACKEND": PYMEMCACHE, "LOCATION": "a:11211;b:11211", "KEY_PREFIX": "x"},
+            "memcached://a:11211,b:11211?prefix=x",
+        ),
+        ({"BACKEND": PYMEMCACHE, "LOCATION": ["a:1", "b:2"]}, "memcached://a:1,b:2"),
+    ],
+)
+def test_the_address_of_a_cache(values, expected):
+    assert of_cache(**values) == expected
+    # It is one that a store takes.
+    Store(expected, '{"SECRET_KEY": "a key"}').close()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: of_database(OPTIONS={"passfile": "/secret"}), "'passfile' of DATABASES"),
+        (lambda: of_database(OPTIONS={"service": "x"}), "'service' of DATABASES"),
+        (lambda: of_cache(BACKEND=REDIS, KEY_FUNCTION="a.b"), "KEY_FUNCTION"),
+        (lambda: of_cache(BACKEND=REDIS, OPTIONS={"pool_class": "a.b"}), "'pool_class'"),
+        (lambda: of_cache(BACKEND=DJANGO_REDIS, OPTIONS={"SERIALIZER": "a.b"}), "'SERIALIZER'"),
+        (lambda: of_cache(BACKEND="somebody.Else"), "has no store"),
+    ],
+)
+def test_what_has_no_counterpart_is_named_and_not_shown(call, words):
+    with pytest.raises(ImproperlyConfigured, match=words) as caught:
+        call()
+    assert "secret" not in str(caught.value)
