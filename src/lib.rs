@@ -63,9 +63,10 @@
 //!
 //! # Races
 //!
-//! Two requests that change the same session at the same time each write the whole of it; the later one
-//! wins, as in Django. A request that saves a session which another one has deleted gets
-//! [`StoreError::Update`]: it stays deleted.
+//! Two requests that change the same session at the same time both keep what they changed; of a name that
+//! both have changed, the later save counts ([`session::OnConflict`] has other rules, Django's among them).
+//! A request that saves a session which another one has deleted gets [`StoreError::Update`]: it stays
+//! deleted.
 
 #[cfg(feature = "cli")]
 pub mod cli;
