@@ -58,7 +58,7 @@
 //! | `memcached` | `cache`, and `MemcachedCache` |
 //! | `redis` | `cache`, and `RedisCache`: one server, Cluster, Sentinel |
 //! | `testing` | `store::testing`, the contract of a store |
-//! | `python` | the extension module of the Python package |
+//! | `python` | the extension module of the Python package; `abi3` makes one for every Python |
 //! | `cli` | the command `django-session`, which decodes and encodes sessions |
 //!
 //! # Races
