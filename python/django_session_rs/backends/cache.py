@@ -13,7 +13,7 @@ they changed (``SESSION_ON_CONFLICT``). How that is done with which cache is in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.cache import KEY_PREFIX
@@ -24,16 +24,13 @@ from django_session_rs.backends.cache_entries import Entries, Entry, Written, en
 from django_session_rs.backends.conflicts import (
     MAX_SAVE_TRIES,
     USER_ID_KEY,
-    MergingSession,
+    OneHopSession,
     SessionEndedError,
-    in_thread,
     notes_outage,
-    noting_outage,
     on_conflict,
     turn,
 )
-from django_session_rs.backends.keys import new_session_key
-from django_session_rs.exceptions import CorruptSessionError, SessionConflictError, is_outage
+from django_session_rs.exceptions import CorruptSessionError, SessionConflictError
 from django_session_rs.merge import same_value
 
 if TYPE_CHECKING:
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["KEY_PREFIX", "SessionStore"]
 
 
-class SessionStore(MergingSession, DjangoSessionStore):
+class SessionStore(OneHopSession, DjangoSessionStore):
     """A session in a cache, as ``django.contrib.sessions.backends.cache.SessionStore``.
 
     Subclass it as Django's: ``cache_key_prefix``, ``cache_key`` and ``get_session_cookie_age`` keep
@@ -52,13 +49,6 @@ class SessionStore(MergingSession, DjangoSessionStore):
 
     # What was loaded or written last.
     _loaded: Entry | None = None
-
-    _rotates: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        names = ("create", "delete", "save")
-        cls._rotates = all(getattr(cls, name) is getattr(SessionStore, name) for name in names)
 
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
@@ -105,18 +95,6 @@ class SessionStore(MergingSession, DjangoSessionStore):
             return None
 
     # Writing.
-
-    @notes_outage
-    def create(self) -> None:
-        """Store the session under a new key."""
-        before = self.session_key
-        try:
-            super().create()
-        except Exception as error:
-            # The new key leads nowhere, and whoever tries again would take it for a deleted one.
-            if is_outage(error):
-                self._session_key = before
-            raise
 
     @notes_outage
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
@@ -320,56 +298,11 @@ class SessionStore(MergingSession, DjangoSessionStore):
             left = found
         raise SessionConflictError
 
-    def _get_new_session_key(self) -> str:
-        # Django asks the cache first whether the key is free. Adding it tells anyway.
-        if type(self).exists is not SessionStore.exists:
-            return super()._get_new_session_key()
-        return new_session_key()
-
-    # The asynchronous twins: the same work in one hop.
+    # The asynchronous twins.
 
     async def _run(self, method: Callable[..., Any], *args: Any) -> Any:
-        if self._entries.blocks:
-            return await in_thread(method, *args)
-        return method(*args)
-
-    async def aload(self) -> Any:
-        """See ``load()``."""
-        with noting_outage(self):
-            return await self._run(self.load)
-
-    async def aexists(self, session_key: str | None) -> bool:
-        """See ``exists()``."""
-        with noting_outage(self):
-            return bool(session_key) and bool(await self._run(self.exists, session_key))
-
-    async def acreate(self) -> None:
-        """See ``create()``."""
-        with noting_outage(self):
-            await self._run(self.create)
-
-    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
-        """See ``save()``."""
-        with noting_outage(self):
-            await self._run(self.save, must_create)
-
-    async def adelete(self, session_key: str | None = None) -> None:
-        """See ``delete()``."""
-        with noting_outage(self):
-            await self._run(self.delete, session_key)
-
-    async def acycle_key(self) -> None:
-        """See ``cycle_key()``."""
-        with noting_outage(self):
-            await self._run(self.cycle_key)
+        return await super()._run(method, *args) if self._entries.blocks else method(*args)
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """See ``clear_expired()``: the cache does so by itself."""
-
-    async def _aget_new_session_key(self) -> str:
-        if type(self).aexists is not SessionStore.aexists and hasattr(
-            super(), "_aget_new_session_key"
-        ):
-            return str(await super()._aget_new_session_key())  # type: ignore[misc]
-        return new_session_key()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import Settings, settings
@@ -19,13 +19,14 @@ from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from django_session_rs.backends.keys import new_session_key
 from django_session_rs.exceptions import is_outage
 from django_session_rs.merge import merge, same_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["MergingSession", "SessionEndedError"]
+__all__ = ["MergingSession", "OneHopSession", "SessionEndedError"]
 
 #: How often a save that others have overtaken is merged and tried again. Each time one of them got
 #: through, and they are those of other processes: in this one they wait for each other.
@@ -34,6 +35,8 @@ MAX_SAVE_TRIES = 1_000
 #: How long in seconds those of one process wait for each other, at most. It is for fairness only:
 #: whoever does not get it goes on without.
 TURN_TIMEOUT = 1.0
+
+PACKAGE = "django_session_rs."
 
 # `django.contrib.auth.SESSION_KEY`, which cannot be imported before the apps are ready.
 USER_ID_KEY = "_auth_user_id"
@@ -125,6 +128,21 @@ class noting_outage:  # noqa: N801 - read as what it does
             self.session.outage = error if is_outage(error) else None
 
 
+@contextmanager
+def keeping_key(session: MergingSession) -> Iterator[None]:
+    """Leave a session its key if an outage keeps it from getting a new one.
+
+    The new one leads nowhere, and whoever tries again would take it for a deleted one.
+    """
+    before = session.session_key
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            session._session_key = before  # noqa: SLF001 - as Django's engines set it
+        raise
+
+
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function in the thread that Django's database connections live in."""
     return await sync_to_async(function, thread_sensitive=True)(*args)
@@ -155,6 +173,11 @@ class MergingSession(SessionBase):
     #: The outage that the last operation on the store met, if it met one.
     outage: Exception | None = None
 
+    # The engine of this package that this is, or is a subclass of.
+    _engine: ClassVar[type[MergingSession]]
+    # Whether a rotation may do without the methods that a project has replaced.
+    _rotates: ClassVar[bool] = True
+
     # The names that were set or removed since the session was loaded or saved.
     _touched: set[Any] | frozenset[Any] = frozenset()
     # What the store had when it was last asked, in the form in which the engine compares; nothing
@@ -167,8 +190,32 @@ class MergingSession(SessionBase):
 
         async def _aget_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
         def _get_session(self, no_load: bool = ...) -> Any: ...  # noqa: FBT001
-        def _get_new_session_key(self) -> str: ...
         def _get_or_create_session_key(self) -> str: ...
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith(PACKAGE):
+            cls._engine = cls
+        cls._rotates = not cls._replaces("create", "delete", "save")
+
+    @classmethod
+    def _replaces(cls, *names: str) -> bool:
+        """Tell whether a project has replaced one of these methods of the engine."""
+        missing = object()
+        return any(
+            getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
+        )
+
+    def _get_new_session_key(self) -> str:
+        # Django asks the store first whether the key is free. Storing the session tells anyway.
+        if self._replaces("exists"):
+            return str(super()._get_new_session_key())  # type: ignore[misc]
+        return new_session_key()
+
+    def create(self) -> None:
+        """Store the session under a new key."""
+        with noting_outage(self), keeping_key(self):
+            super().create()
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
@@ -250,13 +297,55 @@ class MergingSession(SessionBase):
         touched = plain(dict.fromkeys(self._touched))
         merged = merge(loaded, mine, stored, touched=touched, resolve=resolve)
         names = {name: _only(plain({name: None})) for name in own if type(name) is not str}
-        for name in list(own):
-            if names.get(name, name) not in merged:
-                del own[name]
-        for name, value in merged.items():
-            # What is mine stays the object that it is.
-            if name not in mine or not same_value(value, mine[name]):
-                own[name] = value
+        bring_in(own, merged, mine, names)
+
+
+class OneHopSession(MergingSession):
+    """A session whose asynchronous methods are its synchronous ones, somewhere else."""
+
+    async def _run(self, method: Callable[..., Any], *args: Any) -> Any:
+        """Run a method where it may wait."""
+        return await in_thread(method, *args)
+
+    async def aload(self) -> Any:
+        """See ``load()``."""
+        return await self._run(self.load)
+
+    async def aexists(self, session_key: str | None) -> bool:
+        """See ``exists()``."""
+        return bool(await self._run(self.exists, session_key))
+
+    async def acreate(self) -> None:
+        """See ``create()``."""
+        await self._run(self.create)
+
+    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
+        """See ``save()``."""
+        await self._run(self.save, must_create)
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        """See ``delete()``."""
+        await self._run(self.delete, session_key)
+
+    async def acycle_key(self) -> None:
+        """See ``cycle_key()``."""
+        await self._run(self.cycle_key)
+
+
+def bring_in(
+    own: dict[Any, Any], merged: dict[Any, Any], mine: dict[Any, Any], names: dict[Any, Any]
+) -> None:
+    """Have a session hold what was merged; ``mine`` and ``names`` are its own, as stored."""
+    for name in list(own):
+        if names.get(name, name) not in merged:
+            del own[name]
+    # What is mine stays the object that it is.
+    others = {
+        name: value
+        for name, value in merged.items()
+        if name not in mine or not same_value(value, mine[name])
+    }
+    own.update(others)
 
 
 def _only(names: dict[Any, Any]) -> Any:

@@ -47,6 +47,7 @@ from django_session_rs.backends.conflicts import (
     USER_ID_KEY,
     SessionEndedError,
     in_thread,
+    keeping_key,
     notes_outage,
     noting_outage,
     on_conflict,
@@ -54,7 +55,7 @@ from django_session_rs.backends.conflicts import (
 )
 from django_session_rs.backends.keys import new_session_key
 from django_session_rs.backends.signed_text import SignedTextSession
-from django_session_rs.exceptions import SessionConflictError, is_outage
+from django_session_rs.exceptions import SessionConflictError
 from django_session_rs.merge import same_value
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ UTC = datetime_timezone.utc
 # Databases whose SQL is known here.
 VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 
-PACKAGE = "django_session_rs."
-
 
 class SessionStore(SignedTextSession, DjangoSessionStore):
     """A session in the database, as ``django.contrib.sessions.backends.db.SessionStore``.
@@ -95,22 +94,16 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
     # The texts that saves within a transaction have replaced: they are back if it is undone.
     _replaced: tuple[str, ...] = ()
 
-    # The engine of this package that this is, or is a subclass of.
-    _engine: ClassVar[type[SessionStore]]
     # What this class has replaced of Django's hooks, worked out once.
     _builds_instance: ClassVar[bool] = False
     _reads_instance: ClassVar[bool] = False
-    _rotates: ClassVar[bool] = True
     _stock: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith(PACKAGE):
-            cls._engine = cls
-        cls._builds_instance = _overrides(cls, ("create_model_instance",))
-        cls._reads_instance = _overrides(cls, ("_get_session_from_db",))
-        cls._rotates = not _overrides(cls, ("create", "delete", "save"))
-        cls._stock = not _overrides(cls, HOOKS)
+        cls._builds_instance = cls._replaces("create_model_instance")
+        cls._reads_instance = cls._replaces("_get_session_from_db")
+        cls._stock = not cls._replaces(*HOOKS)
 
     if TYPE_CHECKING:
         # Django's own, which its type stubs leave out.
@@ -477,24 +470,6 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         else:
             super().delete(session_key)
 
-    def _get_new_session_key(self) -> str:
-        # Django asks the database first whether the key is free. The insert tells anyway.
-        if type(self).exists is not self._engine.exists:
-            return super()._get_new_session_key()
-        return new_session_key()
-
-    @notes_outage
-    def create(self) -> None:
-        """Store the session under a new key."""
-        before = self.session_key
-        try:
-            super().create()
-        except Exception as error:
-            # The new key leads nowhere, and whoever tries again would take it for a deleted one.
-            if is_outage(error):
-                self._session_key = before
-            raise
-
     # The asynchronous twins: the same work in one hop.
 
     async def aload(self) -> Any:
@@ -515,13 +490,8 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             if self._stock or not ASYNC_BASE:
                 await in_thread(self.create)
                 return
-            before = self.session_key
-            try:
+            with keeping_key(self):
                 await super().acreate()
-            except Exception as error:
-                if is_outage(error):
-                    self._session_key = before
-                raise
 
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
@@ -533,7 +503,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
                 await self.acreate()
                 return
             data = await self._aget_session(no_load=must_create)
-            if _overrides(type(self), ASYNC_INSTANCE_HOOKS):
+            if self._replaces(*ASYNC_INSTANCE_HOOKS):
                 build = self.acreate_model_instance
                 instance = await build(data)
                 await in_thread(self._write_instance, instance, must_create, async_to_sync(build))
@@ -561,12 +531,10 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         await in_thread(cls.clear_expired)
 
     async def _aget_new_session_key(self) -> str:
-        if type(self).aexists is not SessionStore.aexists:
+        if self._replaces("aexists"):
             return await super()._aget_new_session_key()  # type: ignore[misc, no-any-return]
         return new_session_key()
 
-
-SessionStore._engine = SessionStore
 
 # With none of these replaced, an asynchronous method may run its whole sync twin in the thread.
 HOOKS = (
@@ -607,13 +575,6 @@ def _import_session() -> type[AbstractBaseSession]:
 
 # Each store asks for its model, and even a repeated import costs as much as a signature.
 _session_model: Callable[[], type[AbstractBaseSession]] = functools.cache(_import_session)
-
-
-def _overrides(cls: type[SessionStore], names: Sequence[str]) -> bool:
-    missing = object()
-    return any(
-        getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
-    )
 
 
 # Statements.

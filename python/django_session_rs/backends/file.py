@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from datetime import timezone as datetime_timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -29,14 +29,13 @@ from django_session_rs.backends import session_files
 from django_session_rs.backends.conflicts import (
     MAX_SAVE_TRIES,
     USER_ID_KEY,
+    OneHopSession,
     SessionEndedError,
     notes_outage,
-    noting_outage,
     on_conflict,
 )
-from django_session_rs.backends.keys import new_session_key
 from django_session_rs.backends.signed_text import SignedTextSession
-from django_session_rs.exceptions import SessionConflictError, StoreUnavailableError, is_outage
+from django_session_rs.exceptions import SessionConflictError, StoreUnavailableError
 from django_session_rs.merge import same_value
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionStore"]
 
 
-class SessionStore(SignedTextSession, DjangoSessionStore):
+class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
     """A session in a file, as ``django.contrib.sessions.backends.file.SessionStore``.
 
     Subclass it as Django's. The asynchronous methods work in a thread, one hop each: a disk may
@@ -56,13 +55,6 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
 
     # The content that was loaded or written last.
     _loaded: bytes | None = None
-
-    _rotates: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        names = ("create", "delete", "save")
-        cls._rotates = all(getattr(cls, name) is getattr(SessionStore, name) for name in names)
 
     if TYPE_CHECKING:
         # Django's own, which its type stubs leave out.
@@ -133,18 +125,6 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         return session_files.exists(self._path(session_key))
 
     # Writing.
-
-    @notes_outage
-    def create(self) -> None:
-        """Store the session under a new key."""
-        before = self.session_key
-        try:
-            super().create()
-        except Exception as error:
-            # The new key leads nowhere, and whoever tries again would take it for a deleted one.
-            if is_outage(error):
-                self._session_key = before
-            raise
 
     @notes_outage
     def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
@@ -262,12 +242,6 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             if locked is not None:
                 locked.remove()
 
-    def _get_new_session_key(self) -> str:
-        # Django looks first whether the key is free. Making the file tells anyway.
-        if type(self).exists is not SessionStore.exists:
-            return super()._get_new_session_key()
-        return new_session_key()
-
     @classmethod
     def clear_expired(cls) -> None:
         """Remove the files that have expired, and those that a writer who was killed has left."""
@@ -285,48 +259,16 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             with suppress(StoreUnavailableError):
                 cls(key)._read()  # noqa: SLF001 - its own
 
-    # The asynchronous twins: the same work in one hop.
+    # The asynchronous twins.
 
     async def _run(self, method: Callable[..., Any], *args: Any) -> Any:
+        # No connection of Django's is needed, so neither is its one thread.
         return await sync_to_async(method, thread_sensitive=False)(*args)
-
-    async def aload(self) -> Any:
-        """See ``load()``."""
-        with noting_outage(self):
-            return await self._run(self.load)
-
-    async def aexists(self, session_key: str | None) -> bool:
-        """See ``exists()``."""
-        with noting_outage(self):
-            return bool(await self._run(self.exists, session_key))
-
-    async def acreate(self) -> None:
-        """See ``create()``."""
-        with noting_outage(self):
-            await self._run(self.create)
-
-    async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
-        """See ``save()``."""
-        with noting_outage(self):
-            await self._run(self.save, must_create)
-
-    async def adelete(self, session_key: str | None = None) -> None:
-        """See ``delete()``."""
-        with noting_outage(self):
-            await self._run(self.delete, session_key)
-
-    async def acycle_key(self) -> None:
-        """See ``cycle_key()``."""
-        with noting_outage(self):
-            await self._run(self.cycle_key)
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """See ``clear_expired()``."""
         await sync_to_async(cls.clear_expired, thread_sensitive=False)()
-
-    async def _aget_new_session_key(self) -> str:
-        return self._get_new_session_key()
 
 
 def _text(content: bytes) -> str:

@@ -34,13 +34,14 @@ from django_session_rs._native import Store
 from django_session_rs.backends import db
 from django_session_rs.backends.conflicts import (
     SessionEndedError,
+    bring_in,
+    keeping_key,
     notes_outage,
     noting_outage,
     on_conflict,
 )
-from django_session_rs.exceptions import DecodeError, PayloadTooLargeError, is_outage
+from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
 from django_session_rs.management.commands.export_session_settings import exported
-from django_session_rs.merge import same_value
 from django_session_rs.store_url import store_url
 
 if TYPE_CHECKING:
@@ -179,20 +180,15 @@ class SessionStore(db.SessionStore):
             if _store(type(self)) is None:
                 await super().acreate()
                 return
-            before = self.session_key
-            while True:
-                self._session_key = await self._aget_new_session_key()
-                try:
-                    await self.asave(must_create=True)
-                except CreateError:
-                    continue
-                except Exception as error:
-                    # The new key leads nowhere; who tries again would take it for a deleted one.
-                    if is_outage(error):
-                        self._session_key = before
-                    raise
-                self.modified = True
-                return
+            with keeping_key(self):
+                while True:
+                    self._session_key = await self._aget_new_session_key()
+                    try:
+                        await self.asave(must_create=True)
+                    except CreateError:
+                        continue
+                    self.modified = True
+                    return
 
     @notes_outage
     def cycle_key(self) -> None:
@@ -284,7 +280,7 @@ class SessionStore(db.SessionStore):
         self._forget()
         self._stored = stored
         if stored.merged:
-            _adopt(data, stored.data())
+            bring_in(data, stored.data(), data, {})
 
     def _moved(self, data: dict[str, Any], stored: StoredSession) -> None:
         self._session_key = stored.session_key
@@ -294,15 +290,6 @@ class SessionStore(db.SessionStore):
     def _forget(self) -> None:
         super()._forget()
         self._stored = None
-
-
-def _adopt(data: dict[str, Any], merged: dict[str, Any]) -> None:
-    """Bring to the session at hand what others have changed in the stored one."""
-    for name in [name for name in data if name not in merged]:
-        del data[name]
-    for name, value in merged.items():
-        if name not in data or not same_value(data[name], value):
-            data[name] = value
 
 
 def _is_unicode(name: str) -> bool:
