@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import threading
+import traceback
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -15,11 +16,16 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from stored_sessions import filled, two
 
 from django_session_rs.backends import cache_entries
 from django_session_rs.backends.cache import SessionStore
 from django_session_rs.backends.cache_entries import Entries, entries_of
-from django_session_rs.exceptions import SessionConflictError, StoreUnavailableError
+from django_session_rs.exceptions import (
+    CorruptSessionError,
+    SessionConflictError,
+    StoreUnavailableError,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -32,18 +38,9 @@ def kind(request, sqlite_database, tmp_path):
         caches.close_all()
 
 
-def filled(store_class=SessionStore, **data):
-    store = store_class()
-    store.update(data or {"a": 1})
-    store.create()
-    return store
-
-
-def two(store_class=SessionStore, **data):
-    key = filled(store_class, **data).session_key
-    one, other = store_class(key), store_class(key)
-    one.get("a"), other.get("a")
-    return one, other
+def raised_text(error):
+    """Return what a traceback tells of an error."""
+    return "".join(traceback.format_exception(type(error), error, None))
 
 
 def stored(store, store_class=DjangoStore):
@@ -108,7 +105,7 @@ def test_both_engines_read_each_other(kind, one, other):
 def test_the_timeout_is_django_s(kind):
     if kind not in {"redis", "django_redis", "django_redis_json"}:
         pytest.skip("which others do not tell")
-    store = filled()
+    store = filled(SessionStore)
     store.set_expiry(500)
     store.save()
     entries = entries_of(caches["default"])
@@ -120,7 +117,7 @@ def test_the_timeout_is_django_s(kind):
 
 
 def test_what_has_expired_is_no_session(kind):
-    store = filled()
+    store = filled(SessionStore)
     store.set_expiry(-1)
     store.save()
     assert SessionStore(store.session_key).load() == {}
@@ -151,7 +148,7 @@ test_a_key_that_no_cache_has_is_no_session = pytest.mark.filterwarnings(
 def test_what_nobody_can_read_is_no_session(kind):
     if kind not in {"redis", "django_redis", "django_redis_json", "locmem"}:
         pytest.skip("it takes the client of the server to write it")
-    store = filled()
+    store = filled(SessionStore)
     entries = entries_of(caches["default"])
     if kind == "locmem":
         key = caches["default"].make_key(store.cache_key)
@@ -204,8 +201,8 @@ def calls(monkeypatch, kind):
 def test_one_round_trip_per_step(kind, monkeypatch):
     if kind not in {"redis", "django_redis", "pymemcache"}:
         pytest.skip("its client is not watched")
-    filled().cycle_key()
-    store = filled()
+    filled(SessionStore).cycle_key()
+    store = filled(SessionStore)
     again = SessionStore(store.session_key)
     seen = calls(monkeypatch, kind)
     expected = {
@@ -237,7 +234,7 @@ def test_one_round_trip_per_step(kind, monkeypatch):
 def test_one_statement_per_step_in_the_table_of_a_cache(sqlite_database):
     with override_settings(CACHES={"default": cache_settings("database")}):
         call_command("createcachetable", verbosity=0)
-        store = filled()
+        store = filled(SessionStore)
         for step in ("load", "save", "cycle_key", "delete"):
             with CaptureQueriesContext(sqlite_database) as captured:
                 getattr(store, step)()
@@ -248,7 +245,7 @@ def test_one_statement_per_step_in_the_table_of_a_cache(sqlite_database):
 
 
 def test_both_keep_what_they_changed(kind):
-    one, other = two(a=1, gone=1, deep={"x": [1]}, theirs=1)
+    one, other = two(SessionStore, a=1, gone=1, deep={"x": [1]}, theirs=1)
     data = other._session
     one["b"] = 2
     del one["gone"]
@@ -267,7 +264,7 @@ def test_both_keep_what_they_changed(kind):
 
 
 def test_a_new_session_is_merged_too(kind):
-    one = filled()
+    one = filled(SessionStore)
     other = SessionStore(one.session_key)
     other["b"] = 2
     other.save()
@@ -279,7 +276,7 @@ def test_a_new_session_is_merged_too(kind):
 
 
 def test_a_django_beside_it_is_merged_with(kind):
-    ours = filled()
+    ours = filled(SessionStore)
     theirs = DjangoStore(ours.session_key)
     theirs["b"] = 2
     theirs.save()
@@ -289,7 +286,7 @@ def test_a_django_beside_it_is_merged_with(kind):
 
 
 def test_settings_say_what_becomes_of_a_conflict(kind):
-    one, other = two(count=10)
+    one, other = two(SessionStore, count=10)
     with override_settings(SESSION_ON_CONFLICT="error"):
         one["count"] = 11
         one.save()
@@ -307,7 +304,7 @@ def test_settings_say_what_becomes_of_a_conflict(kind):
 
 
 def test_a_deleted_session_stays_deleted(kind):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.flush()
     other["b"] = 2
     with pytest.raises(UpdateError):
@@ -324,7 +321,7 @@ def test_a_deleted_session_stays_deleted(kind):
 
 
 def test_a_rotation_takes_along_what_others_have_saved(kind):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     other["c"] = 3
@@ -342,7 +339,7 @@ def test_a_rotation_takes_along_what_others_have_saved(kind):
 
 
 def test_a_rotation_after_a_logout_ends_the_session_of_a_user(kind):
-    one, other = two(_auth_user_id="1")
+    one, other = two(SessionStore, _auth_user_id="1")
     key = one.session_key
     one.flush()
     with pytest.raises(SessionInterrupted) as caught:
@@ -354,7 +351,7 @@ def test_a_rotation_after_a_logout_ends_the_session_of_a_user(kind):
 
 
 def test_two_rotations_of_nobody_s_session_are_two_sessions(kind):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.cycle_key()
     other.cycle_key()
     assert one.session_key != other.session_key
@@ -392,7 +389,7 @@ def in_threads(count, function):
 def test_many_threads_lose_no_update(kind):
     if kind not in COMPARING:
         pytest.skip("a moment remains there")
-    key = filled().session_key
+    key = filled(SessionStore).session_key
 
     def change(number):
         for count in range(8):
@@ -415,7 +412,7 @@ def test_nothing_is_brought_back_by_savers_who_race_a_delete(kind):
     if kind not in COMPARING or kind == "database":
         pytest.skip("a moment remains there")
     for _ in range(5):
-        key = filled().session_key
+        key = filled(SessionStore).session_key
 
         def change(number, key=key):
             store = SessionStore(key)
@@ -434,7 +431,7 @@ def test_nothing_is_brought_back_by_savers_who_race_a_delete(kind):
 
 
 def test_the_asynchronous_twins(kind):
-    key = filled().session_key
+    key = filled(SessionStore).session_key
 
     async def steps():
         one, other = SessionStore(key), SessionStore(key)
@@ -502,14 +499,15 @@ def test_a_server_that_is_away_is_no_empty_session(kind):
                 assert caught.value.__cause__ is not None
                 assert store.outage is caught.value
                 assert store.session_key == "abcdefghijklmnop"
-                assert "abcdefghijklmnop" not in str(caught.value)
+                # A client that names the key in its error is not quoted.
+                assert "abcdefghijklmnop" not in raised_text(caught.value)
                 store.__dict__.pop("_session_cache", None)
 
 
 def test_a_save_during_an_outage_is_no_deleted_session(kind):
     if kind not in SERVERS:
         pytest.skip("it has no server")
-    store = filled()
+    store = filled(SessionStore)
     backend, location = UNREACHABLE[kind.removesuffix("_json")]
     with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": location}}):
         for step in ("save", "cycle_key", "flush"):
@@ -545,7 +543,7 @@ def test_wrong_rights_are_refused(kind):
 )
 def test_an_error_of_an_unknown_cache_is_an_outage(error, reason, monkeypatch):
     with override_settings(CACHES={"default": cache_settings("unknown")}):
-        store = filled()
+        store = filled(SessionStore)
 
         def fail(*args, **kwargs):
             raise error
@@ -555,6 +553,38 @@ def test_an_error_of_an_unknown_cache_is_an_outage(error, reason, monkeypatch):
             store.load()
         assert caught.value.reason == reason
         assert caught.value.__cause__ is error
+
+
+def test_an_error_that_names_the_key_is_told_by_its_class(monkeypatch):
+    with override_settings(CACHES={"default": cache_settings("unknown")}):
+        store = filled(SessionStore)
+
+        def fail(self, key, *args, **kwargs):
+            try:
+                raise ConnectionResetError(f"while asking for {key}")
+            except OSError as error:
+                raise RuntimeError from error
+
+        for name in ("get", "set", "add", "delete", "has_key"):
+            monkeypatch.setattr(type(store._cache), name, fail)
+        for step in (store.load, store.save, store.delete, lambda: store.exists(store.session_key)):
+            with pytest.raises(StoreUnavailableError) as caught:
+                step()
+            assert store.session_key not in raised_text(caught.value)
+            assert str(caught.value.__cause__) == "builtins.RuntimeError"
+
+
+def test_an_unreadable_entry_is_not_quoted(kind):
+    store = filled(SessionStore)
+    adapter = entries_of(caches["default"])
+    if type(adapter).loads is Entries.loads:
+        pytest.skip("it reads what it has written itself")
+    secret = "correct horse battery staple"
+    for snapshot in (f'{{"{secret}"'.encode(), b"\x80\x05c" + secret.encode() + b"\nname\n."):
+        with pytest.raises(CorruptSessionError) as caught:
+            adapter.loads(snapshot.decode("latin1") if kind == "database" else snapshot)
+        assert secret not in raised_text(caught.value)
+    assert store.load() == {"a": 1}
 
 
 def test_what_cannot_be_written_is_no_outage(kind):
@@ -593,7 +623,7 @@ def test_the_table_of_a_cache_in_every_database(database):
     with override_settings(CACHES={"default": cache_settings("database")}):
         call_command("createcachetable", verbosity=0)
         try:
-            one, other = two(a=1)
+            one, other = two(SessionStore, a=1)
             one["b"] = 2
             one.save()
             other["c"] = 3

@@ -17,6 +17,7 @@ from django.core.cache import caches
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from stored_sessions import filled, two
 
 from django_session_rs.backends.cache_entries import Entries, LocalEntries
 from django_session_rs.backends.cached_db import SessionStore
@@ -31,20 +32,6 @@ def cache(request, database):
     with override_settings(CACHES={"default": cache_settings(request.param)}):
         yield caches["default"]
         caches.close_all()
-
-
-def filled(store_class=SessionStore, **data):
-    store = store_class()
-    store.update(data or {"a": 1})
-    store.create()
-    return store
-
-
-def two(store_class=SessionStore, **data):
-    key = filled(store_class, **data).session_key
-    one, other = store_class(key), store_class(key)
-    one.get("a"), other.get("a")
-    return one, other
 
 
 def copy_of(store):
@@ -132,7 +119,7 @@ def test_steps_and_statements(cache):
 
 
 def test_a_miss_makes_a_copy_that_ends_with_the_row(cache):
-    store = filled()
+    store = filled(SessionStore)
     store.set_expiry(100)
     store.save()
     drop_copy(store)
@@ -165,7 +152,7 @@ def test_a_miss_makes_a_copy_that_ends_with_the_row(cache):
 
 def test_a_row_that_is_gone_makes_no_copy(cache):
     assert SessionStore("nosuchkeynosuchkey").load() == {}
-    store = filled()
+    store = filled(SessionStore)
     store.set_expiry(-1)
     store.save()
     assert copy_of(store) is None
@@ -177,7 +164,7 @@ def test_a_row_that_is_gone_makes_no_copy(cache):
 
 
 def test_both_keep_what_they_changed(cache):
-    one, other = two(a=1, gone=1, deep={"x": [1]})
+    one, other = two(SessionStore, a=1, gone=1, deep={"x": [1]})
     one["b"] = 2
     del one["gone"]
     other["c"] = 3
@@ -192,7 +179,7 @@ def test_both_keep_what_they_changed(cache):
 
 
 def test_a_copy_that_is_behind_loses_nothing(cache):
-    store = filled(a=1)
+    store = filled(SessionStore, a=1)
     # Somebody changes the row without the cache.
     rows = DjangoRowStore(store.session_key)
     rows["b"] = 2
@@ -205,7 +192,7 @@ def test_a_copy_that_is_behind_loses_nothing(cache):
 
 
 def test_values_that_json_changes_are_no_conflict(cache):
-    store = filled(pair=(1, 2), names={1: "one"})
+    store = filled(SessionStore, pair=(1, 2), names={1: "one"})
     with override_settings(SESSION_ON_CONFLICT="error"):
         again = SessionStore(store.session_key)
         again["b"] = 1
@@ -220,7 +207,7 @@ def test_values_that_json_changes_are_no_conflict(cache):
 
 
 def test_a_deleted_session_stays_deleted(cache):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     key = one.session_key
     one.flush()
     other["b"] = 2
@@ -237,7 +224,7 @@ def test_a_deleted_session_stays_deleted(cache):
 
 
 def test_a_rotation_takes_along_what_others_have_saved(cache):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     old = other.session_key
     one["b"] = 2
     one.save()
@@ -250,7 +237,7 @@ def test_a_rotation_takes_along_what_others_have_saved(cache):
 
 
 def test_a_rotation_after_a_logout_ends_the_session_of_a_user(cache):
-    one, other = two(_auth_user_id="1")
+    one, other = two(SessionStore, _auth_user_id="1")
     key = one.session_key
     one.flush()
     with pytest.raises(SessionInterrupted):
@@ -259,7 +246,7 @@ def test_a_rotation_after_a_logout_ends_the_session_of_a_user(cache):
     assert Session.objects.count() == 0
     assert SessionStore(key).load() == {}
     # Even if the copy that was read has outlived its row.
-    one = filled(_auth_user_id="1")
+    one = filled(SessionStore, _auth_user_id="1")
     Session.objects.all().delete()
     again = SessionStore(one.session_key)
     assert again["_auth_user_id"] == "1"
@@ -272,7 +259,7 @@ def test_a_logout_that_meets_a_reader_leaves_no_copy(cache, monkeypatch):
     """Stock Django's race: it reads the row, somebody logs out, it writes its copy."""
     real = SessionStore._add_copy
     for leaver in (SessionStore, DjangoStore):
-        store = filled()
+        store = filled(SessionStore)
         drop_copy(store)
         threads, leave = [], leaver(store.session_key).delete
 
@@ -295,7 +282,7 @@ def test_a_logout_that_meets_a_reader_leaves_no_copy(cache, monkeypatch):
 
 def test_a_logout_between_a_row_and_its_copy_leaves_no_copy(cache, monkeypatch):
     """The other race: a writer renews the copy after a logout took it away."""
-    store = filled()
+    store = filled(SessionStore)
     writer = SessionStore(store.session_key)
     writer["b"] = 2
     real = SessionStore._renew
@@ -311,7 +298,7 @@ def test_a_logout_between_a_row_and_its_copy_leaves_no_copy(cache, monkeypatch):
 
 
 def test_two_writers_renew_the_copy_in_the_order_of_their_rows(cache, monkeypatch):
-    store = filled()
+    store = filled(SessionStore)
     first, second = SessionStore(store.session_key), SessionStore(store.session_key)
     first["b"] = 2
     second["c"] = 3
@@ -332,7 +319,7 @@ def test_two_writers_renew_the_copy_in_the_order_of_their_rows(cache, monkeypatc
 def test_many_threads_lose_no_update(cache):
     if connections["default"].vendor == "sqlite":
         pytest.skip("writers may wait in vain for each other there")
-    key = filled().session_key
+    key = filled(SessionStore).session_key
     barrier = threading.Barrier(4)
 
     def change(number):
@@ -355,7 +342,7 @@ def test_many_threads_lose_no_update(cache):
 
 
 def test_what_is_not_committed_is_not_in_the_cache(cache):
-    store = filled()
+    store = filled(SessionStore)
     with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
         store["b"] = 2
         store.save()
@@ -367,7 +354,7 @@ def test_what_is_not_committed_is_not_in_the_cache(cache):
 
 
 def test_a_miss_within_a_transaction_makes_its_copy_afterwards(cache):
-    store = filled()
+    store = filled(SessionStore)
     drop_copy(store)
     with transaction.atomic():
         assert SessionStore(store.session_key).load() == {"a": 1}
@@ -384,15 +371,15 @@ def test_a_miss_within_a_transaction_makes_its_copy_afterwards(cache):
 class Away(LocalEntries):
     """A cache that is away."""
 
-    def _away(self, *args, **kwargs):
-        raise StoreUnavailableError("unreachable")
+    def _away(self, key, *args, **kwargs):
+        raise StoreUnavailableError("unreachable") from OSError(f"while asking for {key}")
 
     get = has_key = add = replace = delete = rotate = _away
 
 
 def test_a_cache_that_is_away(sqlite_database, monkeypatch, caplog):
     with override_settings(CACHES={"default": cache_settings("locmem")}):
-        store = filled()
+        store = filled(SessionStore)
         lost = SessionStore(store.session_key)
         lost._entries = Away(lost._cache)
         assert lost["a"] == 1
@@ -416,13 +403,16 @@ def test_a_cache_that_is_away(sqlite_database, monkeypatch, caplog):
         new = SessionStore()
         new._entries = Away(new._cache)
         new["n"] = 1
+        caplog.clear()
         new.save()
         assert row_of(new) == {"n": 1}
+        assert "Error saving to cache" in caplog.text
+        assert new.session_key not in caplog.text
 
 
 def test_a_row_that_stays_locked_is_read_all_the_same(sqlite_database):
     with override_settings(CACHES={"default": cache_settings("locmem")}):
-        store = filled()
+        store = filled(SessionStore)
         drop_copy(store)
 
         def locked(execute, sql, params, many, context):
@@ -437,7 +427,7 @@ def test_a_row_that_stays_locked_is_read_all_the_same(sqlite_database):
 
 def test_a_database_that_is_away_is_no_empty_session(sqlite_database):
     with override_settings(CACHES={"default": cache_settings("locmem")}):
-        store = filled()
+        store = filled(SessionStore)
         drop_copy(store)
 
         def away(*_):
@@ -467,7 +457,7 @@ def test_a_key_that_no_cache_has(cache):
 
 def test_what_nobody_can_read_is_read_from_the_row(sqlite_database):
     with override_settings(CACHES={"default": cache_settings("locmem")}):
-        store = filled()
+        store = filled(SessionStore)
         cache = caches["default"]
         cache._cache[cache.make_key(store.cache_key)] = b"nothing"
         again = SessionStore(store.session_key)
@@ -481,7 +471,7 @@ def test_what_nobody_can_read_is_read_from_the_row(sqlite_database):
 
 
 def test_the_asynchronous_twins(cache):
-    key = filled().session_key
+    key = filled(SessionStore).session_key
 
     async def steps():
         one, other = SessionStore(key), SessionStore(key)

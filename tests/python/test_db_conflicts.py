@@ -19,26 +19,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from stored_sessions import filled, two
 
 from django_session_rs.backends import conflicts
 from django_session_rs.backends.db import SessionStore
 from django_session_rs.exceptions import SessionConflictError
 from django_session_rs.merge import MISSING
-
-
-def filled(store_class=SessionStore, **data):
-    store = store_class()
-    store.update(data or {"a": 1})
-    store.create()
-    return store
-
-
-def two(store_class=SessionStore, **data):
-    """Two requests with the same session, which both have loaded it."""
-    key = filled(store_class, **data).session_key
-    one, other = store_class(key), store_class(key)
-    one.get("a"), other.get("a")
-    return one, other
 
 
 def stored(store, store_class=SessionStore):
@@ -74,7 +60,7 @@ def test_both_keep_what_they_changed(database, store_class):
 
 
 def test_a_conflict_takes_three_statements(database):
-    one, other = two()
+    one, other = two(SessionStore)
     one["b"] = 2
     one.save()
     other["c"] = 3
@@ -82,7 +68,7 @@ def test_a_conflict_takes_three_statements(database):
 
 
 def test_the_session_object_stays_itself(database):
-    one, other = two(a=1, mine=[1], theirs=[1])
+    one, other = two(SessionStore, a=1, mine=[1], theirs=[1])
     data, mine = other._session, other["mine"]
     other[5] = "five"
     mine.append(2)
@@ -102,7 +88,7 @@ def test_the_session_object_stays_itself(database):
 
 
 def test_what_was_set_to_the_value_it_had_was_set(database):
-    one, other = two(a=1, b=1)
+    one, other = two(SessionStore, a=1, b=1)
     one.update({"a": 2, "b": 2})
     one.save()
     other["a"] = 1
@@ -111,7 +97,7 @@ def test_what_was_set_to_the_value_it_had_was_set(database):
 
 
 def test_what_was_cleared_stays_cleared(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     other.clear()
@@ -121,7 +107,7 @@ def test_what_was_cleared_stays_cleared(database):
 
 
 def test_a_look_at_the_row_in_between_is_no_load(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     assert other.load() == {"a": 1, "b": 2}
@@ -131,7 +117,7 @@ def test_a_look_at_the_row_in_between_is_no_load(database):
 
 
 def test_expiry_is_merged_like_everything_else(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.set_expiry(500)
     one.save()
     other["b"] = 2
@@ -142,7 +128,7 @@ def test_expiry_is_merged_like_everything_else(database):
 
 
 def test_a_deleted_session_stays_deleted(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.delete()
     other["b"] = 2
     with pytest.raises(UpdateError):
@@ -151,7 +137,7 @@ def test_a_deleted_session_stays_deleted(database):
 
 
 def test_a_session_that_has_expired_meanwhile_stays_expired(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.set_expiry(-1)
     one.save()
     other["b"] = 2
@@ -160,7 +146,7 @@ def test_a_session_that_has_expired_meanwhile_stays_expired(database):
 
 
 def test_what_nobody_can_read_is_replaced(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     Session.objects.update(session_data="nothing")
     one["b"] = 2
     one.save()
@@ -202,7 +188,7 @@ def resolve(name, loaded, mine, stored):
 
 
 def test_the_later_save_may_overwrite(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     with override_settings(SESSION_ON_CONFLICT="overwrite"):
@@ -212,7 +198,7 @@ def test_the_later_save_may_overwrite(database):
 
 
 def test_the_later_save_may_fail(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     with override_settings(SESSION_ON_CONFLICT="error"):
         one["b"] = 2
         one.save()
@@ -230,7 +216,7 @@ def test_the_later_save_may_fail(database):
 @pytest.mark.parametrize("value", [resolve, f"{__name__}.resolve"], ids=["function", "path"])
 def test_a_function_may_decide(database, value):
     with override_settings(SESSION_ON_CONFLICT=value):
-        one, other = two(a=1, count=10, gone=1)
+        one, other = two(SessionStore, a=1, count=10, gone=1)
         for store, added in [(one, 1), (other, 2)]:
             store["count"] += added
             store["gone"] += added
@@ -242,7 +228,7 @@ def test_a_function_may_decide(database, value):
 
 @pytest.mark.parametrize("value", ["", "merged", "no.such.module", "math.pi", 5, None, ["merge"]])
 def test_a_setting_that_means_nothing(sqlite_database, value):
-    store = filled()
+    store = filled(SessionStore)
     with override_settings(SESSION_ON_CONFLICT=value), pytest.raises(ImproperlyConfigured):
         store.save()
 
@@ -251,7 +237,7 @@ def test_a_setting_that_means_nothing(sqlite_database, value):
 
 
 def test_what_a_transaction_undid_is_written_again(database):
-    store = filled()
+    store = filled(SessionStore)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         store["b"] = 2
         store.save()
@@ -266,7 +252,7 @@ def test_what_a_transaction_undid_is_written_again(database):
 def test_a_transaction_that_looked_before_sees_what_is_stored_now(database):
     if database.vendor == "sqlite":
         pytest.skip("a writer has SQLite for itself")
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     own = connections["default"]
     errors = []
 
@@ -322,7 +308,7 @@ def test_a_rotation_is_one_statement_and_takes_all_along(database, store_class):
 
 
 def test_a_login_and_its_save_take_three_statements(database):
-    store = SessionStore(filled().session_key)
+    store = SessionStore(filled(SessionStore).session_key)
 
     def login():
         store.get("_auth_user_id")
@@ -334,7 +320,7 @@ def test_a_login_and_its_save_take_three_statements(database):
 
 
 def test_what_others_save_before_a_rotation_moves_along(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     other["c"] = 3
@@ -346,7 +332,7 @@ def test_what_others_save_before_a_rotation_moves_along(database):
 
 
 def test_a_rotation_after_a_logout_ends_the_session_of_a_user(database):
-    one, other = two(_auth_user_id="1")
+    one, other = two(SessionStore, _auth_user_id="1")
     one.flush()
     with pytest.raises(UpdateError) as caught:
         other.cycle_key()
@@ -358,7 +344,7 @@ def test_a_rotation_after_a_logout_ends_the_session_of_a_user(database):
 
 
 def test_two_rotations_of_nobody_s_session_are_two_sessions(database):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.cycle_key()
     other.cycle_key()
     assert one.session_key != other.session_key
@@ -384,7 +370,7 @@ def test_a_rotation_of_what_is_not_there_makes_a_session(database):
 
 
 def test_a_rotation_draws_another_key_if_one_is_taken(database):
-    taken, store = filled(b=2), filled()
+    taken, store = filled(SessionStore, b=2), filled(SessionStore)
     keys = iter([taken.session_key, "0" * 32])
     with mock.patch.object(SessionStore, "_get_new_session_key", lambda self: next(keys)):
         store.cycle_key()
@@ -460,7 +446,7 @@ def in_threads(count, function):
 
 def test_many_threads_lose_no_update(database):
     threads, rounds = 8, 10
-    key = filled().session_key
+    key = filled(SessionStore).session_key
 
     def change(number):
         for count in range(rounds):
@@ -481,7 +467,7 @@ def test_many_threads_lose_no_update(database):
 def test_savers_and_a_rotation_lose_nothing(database):
     if database.vendor == "sqlite":
         pytest.skip("one writer at a time")
-    key = filled().session_key
+    key = filled(SessionStore).session_key
     saved, moved = [], []
 
     def change(number):
@@ -511,7 +497,7 @@ def test_nothing_is_brought_back_by_savers_who_race_a_delete(database):
     if database.vendor == "sqlite":
         pytest.skip("one writer at a time")
     for _ in range(5):
-        key = filled().session_key
+        key = filled(SessionStore).session_key
 
         def change(number, key=key):
             store = SessionStore(key)
@@ -585,7 +571,7 @@ def test_every_django_has_the_asynchronous_methods(sqlite_database):
 
 
 def test_the_last_outage_is_remembered(sqlite_database):
-    store = filled()
+    store = filled(SessionStore)
     error = django.db.OperationalError("gone")
 
     def fail(execute, sql, params, many, context):
@@ -612,7 +598,7 @@ def test_the_last_outage_is_remembered(sqlite_database):
 
 
 def test_a_lock_that_is_held_for_ever_holds_up_nobody(sqlite_database):
-    one, other = two()
+    one, other = two(SessionStore)
     one["b"] = 2
     one.save()
     lock = conflicts._turns[hash(one.session_key) % len(conflicts._turns)]

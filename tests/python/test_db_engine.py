@@ -29,6 +29,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone as django_timezone
+from stored_sessions import filled
 from vectors import case, plain, records, same
 
 from django_session_rs.backends import db
@@ -319,13 +320,6 @@ def statements(connection, function, *args):
     return [query["sql"] for query in captured.captured_queries]
 
 
-def filled(store_class=SessionStore, **data):
-    store = store_class()
-    store.update(data or {"a": 1})
-    store.create()
-    return store
-
-
 def test_one_statement_per_step(database):
     store = SessionStore()
     store["a"] = 1
@@ -338,7 +332,7 @@ def test_one_statement_per_step(database):
         (store.delete, (), ["DELETE"]),
         (SessionStore.clear_expired, (), ["DELETE"]),
         (SessionStore().save, (), ["INSERT"]),
-        (filled().flush, (), ["DELETE"]),
+        (filled(SessionStore).flush, (), ["DELETE"]),
         (SessionStore("nosuchkeynosuchkey").load, (), ["SELECT"]),
         (SessionStore().load, (), []),
         (SessionStore().delete, (), []),
@@ -441,7 +435,7 @@ def test_both_engines_read_each_other(database):
 
 def test_expired_sessions(database):
     with frozen(1_700_000_000):
-        old, new = filled(), filled()
+        old, new = filled(SessionStore), filled(SessionStore)
         old.set_expiry(-1)
         old.save()
         assert SessionStore(old.session_key).load() == {}
@@ -457,7 +451,7 @@ def test_expired_sessions(database):
 
 
 def test_a_vanished_row_is_an_update_error_and_a_taken_key_a_create_error(database):
-    store = filled()
+    store = filled(SessionStore)
     with pytest.raises(CreateError):
         SessionStore(store.session_key).save(must_create=True)
     SessionStore(store.session_key).delete()
@@ -468,7 +462,7 @@ def test_a_vanished_row_is_an_update_error_and_a_taken_key_a_create_error(databa
 
 def test_an_update_that_changes_nothing_is_no_error(database):
     with frozen(1_700_000_000):
-        store = filled()
+        store = filled(SessionStore)
         store.save()
         store.save()
 
@@ -488,11 +482,11 @@ def test_a_collision_leaves_the_transaction_around_it_usable(database, store_cla
 
 
 def test_what_is_written_in_a_transaction_goes_with_it(database):
-    store = filled()
+    store = filled(SessionStore)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         store["a"] = 2
         store.save()
-        filled(b=1)
+        filled(SessionStore, b=1)
         raise ZeroDivisionError
     assert SessionStore(store.session_key).load() == {"a": 1}
     assert Session.objects.count() == 1
@@ -547,7 +541,7 @@ def test_failures_of_the_database_are_raised_as_themselves(sqlite_database, erro
 
 
 def test_a_failed_write_spoils_the_transaction_around_it(sqlite_database):
-    store = filled()
+    store = filled(SessionStore)
     wrapper = Failing("UPDATE", django.db.OperationalError("disk I/O error"))
     with transaction.atomic():
         with sqlite_database.execute_wrapper(wrapper), pytest.raises(django.db.OperationalError):
@@ -573,7 +567,7 @@ def test_a_deadlock_is_no_update_error(databases):
     own = connections["default"]
     connections["default"] = connections[alias]
     try:
-        one, two = filled(), filled()
+        one, two = filled(SessionStore), filled(SessionStore)
         locked, go = threading.Event(), threading.Event()
         errors = []
 
@@ -609,7 +603,7 @@ def test_a_deadlock_is_no_update_error(databases):
 
 
 def test_suspicious_operations_count_as_a_missing_row(sqlite_database, caplog):
-    store = filled()
+    store = filled(SessionStore)
     wrapper = Failing("SELECT", SuspiciousOperation("odd"))
     with sqlite_database.execute_wrapper(wrapper):
         assert store.load() == {}
@@ -713,7 +707,7 @@ def test_signals_are_sent(database):
     for signal in kinds:
         signal.connect(receiver, sender=Session)
     try:
-        store = filled()
+        store = filled(SessionStore)
         store.save()
         store.delete()
     finally:
@@ -721,7 +715,7 @@ def test_signals_are_sent(database):
             signal.disconnect(receiver, sender=Session)
     assert heard == [*kinds[:2], *kinds[:2], *kinds[2:]]
     heard.clear()
-    filled().delete()
+    filled(SessionStore).delete()
     assert heard == []
 
 
@@ -743,7 +737,7 @@ def test_routers_are_asked(databases):
     Session.objects.all().delete()
     with override_settings(DATABASE_ROUTERS=[asked]):
         assert router.routers == [asked]
-        store = filled()
+        store = filled(SessionStore)
         key = store.session_key
         kind, model, instance = asked.asked[-1]
         assert (kind, model) == ("write", Session)
@@ -756,14 +750,14 @@ def test_routers_are_asked(databases):
         store.delete()
         assert asked.asked[-1][2].session_key == key
         assert not Session.objects.using("other").filter(session_key=key).exists()
-        filled().set_expiry(-1)
+        filled(SessionStore).set_expiry(-1)
         SessionStore.clear_expired()
     Session.objects.using("other").all().delete()
 
 
 def test_a_database_that_is_not_known_goes_through_the_orm(sqlite_database):
     with mock.patch.object(type(sqlite_database), "vendor", "another"):
-        store = filled()
+        store = filled(SessionStore)
         store.save()
         assert SessionStore(store.session_key).load() == {"a": 1}
         assert SessionStore().exists(store.session_key)
@@ -857,7 +851,7 @@ def test_many_tasks_at_once(sqlite_database):
 
 
 def test_nothing_secret_is_said(database, caplog):
-    store = filled(password="hunter2-data")
+    store = filled(SessionStore, password="hunter2-data")
     key = store.session_key
     Session.objects.update(session_data="hunter2-data:x:y")
     assert SessionStore(key).load() == {}

@@ -16,6 +16,7 @@ from django.contrib.sessions.backends.file import SessionStore as DjangoStore
 from django.contrib.sessions.exceptions import InvalidSessionKey, SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from stored_sessions import filled, two
 
 from django_session_rs.backends import session_files
 from django_session_rs.backends.file import SessionStore
@@ -43,20 +44,6 @@ def directory(request, tmp_path, monkeypatch):
     with override_settings(SESSION_FILE_PATH=str(tmp_path)):
         yield tmp_path
     forget_directory()
-
-
-def filled(store_class=SessionStore, **data):
-    store = store_class()
-    store.update(data or {"a": 1})
-    store.create()
-    return store
-
-
-def two(store_class=SessionStore, **data):
-    key = filled(store_class, **data).session_key
-    one, other = store_class(key), store_class(key)
-    one.get("a"), other.get("a")
-    return one, other
 
 
 def stored(store, store_class=DjangoStore):
@@ -91,7 +78,7 @@ def test_both_engines_read_each_other(directory, one, other):
 
 def test_expired_files(directory):
     with override_settings(SESSION_COOKIE_AGE=100):
-        store = filled()
+        store = filled(SessionStore)
         path = directory / ("sessionid" + store.session_key)
         os.utime(path, (0, time.time() - 50))
         assert SessionStore(store.session_key).load() == {"a": 1}
@@ -101,7 +88,7 @@ def test_expired_files(directory):
         assert late.session_key != store.session_key
         assert not path.exists()
         assert DjangoStore(late.session_key).load() == {}
-        old, new = filled(), filled()
+        old, new = filled(SessionStore), filled(SessionStore)
         os.utime(directory / ("sessionid" + old.session_key), (0, time.time() - 150))
         abandoned = directory / f"sessionid{new.session_key}_out_abcdefgh"
         abandoned.touch()
@@ -162,7 +149,7 @@ def test_a_directory_that_is_not_there(tmp_path):
 
 
 def test_both_keep_what_they_changed(directory):
-    one, other = two(a=1, gone=1, deep={"x": [1]}, theirs=1)
+    one, other = two(SessionStore, a=1, gone=1, deep={"x": [1]}, theirs=1)
     data = other._session
     one["b"] = 2
     del one["gone"]
@@ -182,7 +169,7 @@ def test_both_keep_what_they_changed(directory):
 
 
 def test_a_django_beside_it_is_merged_with(directory):
-    ours = filled()
+    ours = filled(SessionStore)
     theirs = DjangoStore(ours.session_key)
     theirs["b"] = 2
     theirs.save()
@@ -195,7 +182,7 @@ def test_a_django_that_writes_between_the_look_and_the_exchange(directory, monke
     if session_files._exchange_by_system is None:
         pytest.skip("a moment remains there")
     for what in ("save", "delete"):
-        ours = filled()
+        ours = filled(SessionStore)
         again = SessionStore(ours.session_key)
         again["c"] = 3
         theirs = DjangoStore(ours.session_key)
@@ -222,7 +209,7 @@ def test_a_django_that_writes_between_the_look_and_the_exchange(directory, monke
 
 
 def test_settings_say_what_becomes_of_a_conflict(directory):
-    one, other = two(count=10)
+    one, other = two(SessionStore, count=10)
     with override_settings(SESSION_ON_CONFLICT="error"):
         one["count"] = 11
         one.save()
@@ -240,7 +227,7 @@ def test_settings_say_what_becomes_of_a_conflict(directory):
 
 
 def test_a_deleted_session_stays_deleted(directory):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.flush()
     other["b"] = 2
     with pytest.raises(UpdateError):
@@ -252,7 +239,7 @@ def test_a_deleted_session_stays_deleted(directory):
 
 
 def test_a_session_that_has_expired_meanwhile_stays_expired(directory):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.set_expiry(-1)
     one.save()
     other["b"] = 2
@@ -261,7 +248,7 @@ def test_a_session_that_has_expired_meanwhile_stays_expired(directory):
 
 
 def test_rotations(directory):
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one["b"] = 2
     one.save()
     other["c"] = 3
@@ -272,12 +259,12 @@ def test_rotations(directory):
     assert names(directory) == ["sessionid" + other.session_key]
     with pytest.raises(UpdateError):
         one.save()
-    one, other = two(_auth_user_id="1")
+    one, other = two(SessionStore, _auth_user_id="1")
     one.flush()
     with pytest.raises(SessionInterrupted):
         other.cycle_key()
     assert other.session_key is None
-    one, other = two(a=1)
+    one, other = two(SessionStore, a=1)
     one.cycle_key()
     other.cycle_key()
     assert one.session_key != other.session_key
@@ -298,7 +285,7 @@ def change(path, key, number, rounds):
 def test_many_threads_and_processes_lose_no_update(tmp_path):
     forget_directory()
     with override_settings(SESSION_FILE_PATH=str(tmp_path)):
-        key = filled().session_key
+        key = filled(SessionStore).session_key
         errors = []
 
         def run(number):
@@ -323,7 +310,7 @@ def test_many_threads_and_processes_lose_no_update(tmp_path):
 
 def test_nothing_is_brought_back_by_savers_who_race_a_delete(directory):
     for _ in range(10):
-        key = filled().session_key
+        key = filled(SessionStore).session_key
         barrier = threading.Barrier(3)
         errors = []
 
@@ -354,7 +341,7 @@ def test_nothing_is_brought_back_by_savers_who_race_a_delete(directory):
 
 def test_a_lock_that_is_held_for_too_long(directory, monkeypatch):
     monkeypatch.setattr(session_files, "LOCK_TIMEOUT", 0.05)
-    store = filled()
+    store = filled(SessionStore)
     with (directory / ("sessionid" + store.session_key)).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert SessionStore(store.session_key).load() == {"a": 1}
@@ -368,7 +355,7 @@ def test_a_lock_that_is_held_for_too_long(directory, monkeypatch):
 
 
 def test_a_disk_that_fails_is_no_empty_session(directory, monkeypatch):
-    store = filled()
+    store = filled(SessionStore)
     key = store.session_key
 
     def fail(number):
@@ -403,7 +390,7 @@ def test_a_directory_that_goes_away_is_no_empty_session(tmp_path):
     place = tmp_path / "sessions"
     place.mkdir()
     with override_settings(SESSION_FILE_PATH=str(place)):
-        store = filled()
+        store = filled(SessionStore)
         (place / ("sessionid" + store.session_key)).unlink()
         place.rmdir()
         for step in ("load", "save", "delete", "create", "cycle_key"):
@@ -417,7 +404,7 @@ def test_a_directory_that_goes_away_is_no_empty_session(tmp_path):
 
 
 def test_the_asynchronous_twins(directory):
-    key = filled().session_key
+    key = filled(SessionStore).session_key
 
     async def steps():
         one, other = SessionStore(key), SessionStore(key)

@@ -178,8 +178,9 @@ class SessionStore(OneHopSession, DjangoSessionStore):
             return self._entries.replace(
                 self.cache_key, self._session_cache, self.get_expiry_age(), revision
             )
-        except InvalidCacheKey as error:
-            raise UpdateError from error
+        except InvalidCacheKey:
+            # Its text has the key.
+            raise UpdateError from None
 
     def _write_over(self, found: Entry) -> bool:
         written, entry = self._write(found.revision)

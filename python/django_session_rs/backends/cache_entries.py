@@ -77,14 +77,36 @@ UNREADABLE = (
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Raise whatever a client raises as a ``StoreUnavailableError``, whose cause it is."""
+def answering(*keys: str) -> Iterator[None]:
+    """Raise whatever a client raises as a ``StoreUnavailableError``, whose cause it is.
+
+    If its text names one of the keys, which some clients do, the cause is its class only.
+    """
     try:
         yield
     except (InvalidCacheKey, StoreError):
         raise
-    except Exception as error:
-        raise StoreUnavailableError(reason_of(error)) from error
+    except Exception as error:  # noqa: BLE001 - clients have errors of their own
+        cause = StoreError(class_of(error)) if _names(error, keys) else error
+        raise StoreUnavailableError(reason_of(error)) from cause
+
+
+def class_of(error: BaseException) -> str:
+    """Return the name of an error's class, to be told where its text may hold what is secret."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _names(error: BaseException | None, keys: Sequence[str]) -> bool:
+    """Whether an error, or one that led to it, has one of these keys in its text."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = f"{error} {error!r}"
+        if any(key and key in text for key in keys):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 BUSY = frozenset({"BusyLoadingError", "MaxConnectionsError", "TryAgainError", "ClusterDownError"})
@@ -166,13 +188,13 @@ class Entries:
 
     def has_key(self, key: str) -> bool:
         """Tell whether there is an entry."""
-        with answering():
+        with answering(key):
             return bool(self.cache.has_key(key))
 
     def add(self, key: str, value: Any, timeout: int) -> Entry | None:
         """Add an entry where there is none; ``None`` if there is one."""
         snapshot = self.dumps(value)
-        with answering():
+        with answering(key):
             added = self.cache.add(key, value, timeout)
         return Entry(value, snapshot, snapshot) if added else None
 
@@ -184,7 +206,7 @@ class Entries:
         entry = Entry(value, snapshot, snapshot)
         found = self._compare(key, revision)
         if found is Written.DONE:
-            with answering():
+            with answering(key):
                 self.cache.set(key, value, timeout)
         return found, entry
 
@@ -194,7 +216,7 @@ class Entries:
             found = self._compare(key, revision)
             if found is not Written.DONE:
                 return found
-        with answering():
+        with answering(key):
             return Written.DONE if self.cache.delete(key) else Written.MISSING
 
     def rotate(
@@ -207,13 +229,13 @@ class Entries:
         return None
 
     def _get(self, key: str) -> Any:
-        with answering():
+        with answering(key):
             try:
                 return self.cache.get(key)
             except InvalidCacheKey:
                 raise
             except UNREADABLE as error:
-                raise CorruptSessionError from error
+                raise CorruptSessionError(class_of(error)) from None
 
     def _compare(self, key: str, revision: Any) -> Written:
         try:
@@ -296,7 +318,7 @@ class RedisEntries(Entries):
         try:
             return self.cache._cache._serializer.loads(snapshot)
         except UNREADABLE as error:
-            raise CorruptSessionError from error
+            raise CorruptSessionError(class_of(error)) from None
 
     def client(self, key: str, *, write: bool) -> Any:
         """Return the client of redis-py."""
@@ -308,21 +330,21 @@ class RedisEntries(Entries):
 
     def get(self, key: str, *, latest: bool = False) -> Entry | None:
         """See ``Entries.get()``; what is read may be a replica's."""
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             stored = self.client(key, write=latest).get(key)
         return None if stored is None else Entry(self.loads(stored), stored, stored)
 
     def has_key(self, key: str) -> bool:
         """See ``Entries.has_key()``."""
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             return bool(self.client(key, write=False).exists(key))
 
     def add(self, key: str, value: Any, timeout: int) -> Entry | None:
         """See ``Entries.add()``."""
         stored = self.dumps(value)
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             client = self.client(key, write=True)
             if timeout <= 0:
@@ -341,7 +363,7 @@ class RedisEntries(Entries):
         if timeout <= 0:
             return self.delete(key, revision), entry
         lifetime = _milliseconds(timeout)
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             client = self.client(key, write=True)
             if revision is None:
@@ -351,7 +373,7 @@ class RedisEntries(Entries):
 
     def delete(self, key: str, revision: Any = None) -> Written:
         """See ``Entries.delete()``."""
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             client = self.client(key, write=True)
             if revision is None:
@@ -366,7 +388,7 @@ class RedisEntries(Entries):
             return None
         stored = self.dumps(value)
         condition = () if revision is None else (revision,)
-        with answering():
+        with answering(key, new_key):
             keys = [self.server_key(key), self.server_key(new_key)]
             client = self.client(keys[0], write=True)
             try:
@@ -392,8 +414,8 @@ class DjangoRedisEntries(RedisEntries):
         """Return the value of such bytes."""
         try:
             return self.cache.client.decode(snapshot)
-        except Exception as error:  # serializers and compressors have errors of their own
-            raise CorruptSessionError from error
+        except Exception as error:  # noqa: BLE001 - serializers have errors of their own
+            raise CorruptSessionError(class_of(error)) from None
 
     def client(self, key: str, *, write: bool) -> Any:
         """Return the client of redis-py."""
@@ -435,12 +457,12 @@ class MemcachedEntries(Entries):
 
     def get(self, key: str, *, latest: bool = False) -> Entry | None:
         """See ``Entries.get()``."""
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             try:
                 value, revision = self._gets(key)
             except UNREADABLE as error:
-                raise CorruptSessionError from error
+                raise CorruptSessionError(class_of(error)) from None
         return None if value is None else Entry(value, self.dumps(value), revision)
 
     def has_key(self, key: str) -> bool:
@@ -453,7 +475,7 @@ class MemcachedEntries(Entries):
     def add(self, key: str, value: Any, timeout: int) -> Entry | None:
         """See ``Entries.add()``."""
         entry = Entry(value, self.dumps(value), None)
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             return entry if self._add(key, value, self._lifetime(timeout)) else None
 
@@ -462,7 +484,7 @@ class MemcachedEntries(Entries):
     ) -> tuple[Written, Entry]:
         """See ``Entries.replace()``."""
         entry = Entry(value, self.dumps(value), None)
-        with answering():
+        with answering(key):
             key, lifetime = self.server_key(key), self._lifetime(timeout)
             if revision is None:
                 done = self._replace(key, value, lifetime)
@@ -471,7 +493,7 @@ class MemcachedEntries(Entries):
 
     def delete(self, key: str, revision: Any = None) -> Written:
         """See ``Entries.delete()``."""
-        with answering():
+        with answering(key):
             key = self.server_key(key)
             if revision is None:
                 return Written.DONE if self._delete(key) else Written.MISSING
@@ -562,7 +584,7 @@ class LocalEntries(Entries):
         try:
             return pickle.loads(snapshot)  # noqa: S301 - as Django
         except UNREADABLE as error:
-            raise CorruptSessionError from error
+            raise CorruptSessionError(class_of(error)) from None
 
     def get(self, key: str, *, latest: bool = False) -> Entry | None:
         """See ``Entries.get()``."""
@@ -651,11 +673,11 @@ class DatabaseEntries(Entries):
         try:
             return pickle.loads(base64.b64decode(snapshot.encode()))  # noqa: S301 - as Django
         except UNREADABLE as error:
-            raise CorruptSessionError from error
+            raise CorruptSessionError(class_of(error)) from None
 
     def get(self, key: str, *, latest: bool = False) -> Entry | None:
         """See ``Entries.get()``; what is read may be a replica's."""
-        with answering():
+        with answering(key):
             key = self.cache.make_and_validate_key(key)
             sql = "SELECT {value} FROM {table} WHERE {cache_key} = %s AND {expires} >= %s"
             with self._cursor(sql, [key, self._time()], write=latest) as cursor:
@@ -665,7 +687,7 @@ class DatabaseEntries(Entries):
     def add(self, key: str, value: Any, timeout: int) -> Entry | None:
         """See ``Entries.add()``; Django's own, which makes room in a full table."""
         stored = self.dumps(value)
-        with answering():
+        with answering(key):
             added = self.cache.add(key, value, timeout)
         return Entry(value, stored, stored) if added else None
 
@@ -675,7 +697,7 @@ class DatabaseEntries(Entries):
         """See ``Entries.replace()``."""
         stored = self.dumps(value)
         sql = "UPDATE {table} SET {value} = %s, {expires} = %s WHERE {cache_key} = %s"
-        with answering():
+        with answering(key):
             values = [stored, self._end(timeout), self.cache.make_and_validate_key(key)]
             found = self._change(key, sql, values, revision)
         return found, Entry(value, stored, stored)
@@ -683,7 +705,7 @@ class DatabaseEntries(Entries):
     def delete(self, key: str, revision: Any = None) -> Written:
         """See ``Entries.delete()``."""
         sql = "DELETE FROM {table} WHERE {cache_key} = %s"
-        with answering():
+        with answering(key):
             return self._change(key, sql, [self.cache.make_and_validate_key(key)], revision)
 
     def rotate(
@@ -695,7 +717,7 @@ class DatabaseEntries(Entries):
             "UPDATE {table} SET {cache_key} = %s, {value} = %s, {expires} = %s "
             "WHERE {cache_key} = %s"
         )
-        with answering():
+        with answering(key, new_key):
             old, new = map(self.cache.make_and_validate_key, (key, new_key))
             values = [new, stored, self._end(timeout), old]
             return self._change(key, sql, values, revision), Entry(value, stored, stored)

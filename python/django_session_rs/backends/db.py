@@ -818,7 +818,8 @@ def _insert(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any]
         except Exception as error:
             # A duplicate undoes this statement only, so the transaction around may go on.
             if isinstance(error, IntegrityError) and _is_duplicate_key(error):
-                raise CreateError from error
+                # The text has the key, which is somebody's session.
+                raise CreateError from None
             if connection.in_atomic_block:
                 connection.needs_rollback = True
             raise
@@ -837,9 +838,9 @@ def _save_by_orm(instance: Any, using: str, must_create: bool) -> None:  # noqa:
     try:
         with transaction.atomic(using=using):
             instance.save(force_insert=must_create, force_update=not must_create, using=using)
-    except IntegrityError as error:
+    except IntegrityError:
         if must_create:
-            raise CreateError from error
+            raise CreateError from None
         raise
     except DatabaseError as error:
         if not must_create and _nothing_was_updated(error):
