@@ -30,6 +30,8 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
+from asgiref.sync import sync_to_async
+
 LOGIN = {
     "_auth_user_id": "1234",
     "_auth_user_backend": "django.contrib.auth.backends.ModelBackend",
@@ -264,8 +266,46 @@ async def atimed(function, count: int) -> float:
     return (time.perf_counter() - start) / count * 1e6
 
 
+async def atimed_together(function, count: int) -> float:
+    """The time of each, of 16 at a time."""
+
+    async def several() -> None:
+        for _ in range(count):
+            await function()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(several() for _ in range(TOGETHER)))
+    return (time.perf_counter() - start) / (count * TOGETHER) * 1e6
+
+
+async def atimed_anew(function, count: int) -> float:
+    """The time of each, with Django's connection closed as by the request before (CONN_MAX_AGE)."""
+    from django.db import connections
+
+    found = 0.0
+    for _ in range(count):
+        await sync_to_async(connections.close_all)()
+        start = time.perf_counter()
+        await function()
+        found += time.perf_counter() - start
+    return found / count * 1e6
+
+
+TOGETHER = 16
+
+
+def forget_connection() -> None:
+    """Let this thread, which is that of all event loops, connect to what is the default now."""
+    from django.db import connections
+
+    if hasattr(connections._connections, "default"):
+        connections["default"].close()
+        del connections["default"]
+
+
 async def bench_async(alias: str, django_store, our_store, rounds: int, count: int) -> None:
     table = Table(f"Engine {alias}, asynchronous, microseconds")
+    await sync_to_async(forget_connection)()
 
     async def functions(store_class):
         keys: list[str] = []
@@ -301,15 +341,18 @@ async def bench_async(alias: str, django_store, our_store, rounds: int, count: i
         await functions(django_store),
         await functions(our_store),
     )
-    pairs = {name: (theirs[name], ours[name]) for name in theirs}
-    pairs["adelete"] = (their_delete, our_delete)
-    for name, (one, other) in pairs.items():
+    rows = [(name, atimed, theirs[name], ours[name]) for name in theirs]
+    load = theirs["aload"], ours["aload"]
+    rows.insert(2, (f"aload, {TOGETHER} at a time", atimed_together, *load))
+    rows.insert(3, ("aload, the first of a request", atimed_anew, *load))
+    rows.append(("adelete", atimed, their_delete, our_delete))
+    for name, by, one, other in rows:
         if name == "adelete":
             await atimed(theirs["acreate"], count)
             await atimed(ours["acreate"], count)
-        await atimed(one, count)
-        await atimed(other, count)
-        found = [(await atimed(one, count), await atimed(other, count)) for _ in range(rounds)]
+        await by(one, count)
+        await by(other, count)
+        found = [(await by(one, count), await by(other, count)) for _ in range(rounds)]
         table.row(
             name, statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
         )

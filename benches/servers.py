@@ -7,7 +7,8 @@ and one for a user who is logged in. Each is asked over HTTP by `wrk`, which has
 with the cookies of 200 users, once per engine, one after the other in each round.
 `TEST_POSTGRES_URL` and `TEST_REDIS_URL` name the servers that hold the sessions. The table shows
 requests a second, the latencies in milliseconds that half and 99 % of the requests keep below, and
-how many times as many requests a second ours answers; below, the memory of a worker after that.
+how many times as many requests a second ours answers; below, those of a view that does nothing
+without any middleware, and the memory of a worker after that.
 
 Under WSGI Django keeps its connections (`CONN_MAX_AGE=60`), which is faster for it. Under ASGI it
 makes one for each request, as its documentation advises, or has a pool of psycopg (`pool`).
@@ -144,6 +145,10 @@ print(json.dumps(keys))
 """
 
 
+# A view that does nothing, without a middleware: what is left if sessions take no time at all.
+FLOOR = {"MIDDLEWARE": []}
+
+
 def environment(values: dict) -> dict[str, str]:
     paths = [str(SITE), os.environ.get("PYTHONPATH", "")]
     return {
@@ -193,7 +198,7 @@ def running(server: str, values: dict) -> Iterator[tuple[str, subprocess.Popen]]
         url = f"http://127.0.0.1:{port}{prefix}"
         for _ in range(200):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/read", timeout=5).close()
+                urllib.request.urlopen(f"{url}/nothing", timeout=5).close()
                 break
             if process.poll() is not None:
                 sys.exit(f"{server} ended: {process.stderr.read() if process.stderr else ''}")
@@ -214,6 +219,7 @@ LUA = """
 local keys = {%s}
 local next = 0
 request = function()
+  if #keys == 0 then return wrk.format() end
   next = next %% #keys + 1
   return wrk.format(nil, nil, {["Cookie"] = "sessionid=" .. keys[next]})
 end
@@ -273,8 +279,14 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
     print(f"\n{server}, sessions in {kind}")
     print(f"  {'view':6} {'clients':>7}  {'engine':18} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
     found: dict[tuple[str, int, str], list[Load]] = {}
+    floors: dict[int, list[float]] = {}
     sizes: dict[str, list[float]] = {}
     for _ in range(rounds):
+        with running(server, FLOOR) as (url, _):
+            load(f"{url}/nothing", [], clients[-1], 1)
+            for count in clients:
+                rate = load(f"{url}/nothing", [], count, seconds).rate
+                floors.setdefault(count, []).append(rate)
         for variant in variants:
             values = site_settings(kind, variant, DATABASE, is_async=is_async)
             keys = make_users(values)
@@ -303,6 +315,9 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
                     f"  {view:6} {count:7}  {variant.name:18} {rate:8.0f} {median:8.2f}"
                     f" {slow:8.2f} {note}{failed}"
                 )
+    for count in clients:
+        rate = statistics.median(floors[count])
+        print(f"  {'nothing':7}{count:7}  {'no middleware':18} {rate:8.0f}")
     told = ", ".join(f"{name} {statistics.median(of):.0f}" for name, of in sizes.items())
     print(f"  MiB per worker: {told}")
 
