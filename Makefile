@@ -48,7 +48,7 @@ test-python: dev
 vectors: dev
 	FEATURES=$(FEATURES) $(BIN)/python tests/vectors_table.py
 
-.PHONY: django-suite  ## Run Django's own session tests on the engine
+.PHONY: django-suite  ## Run Django's own session tests on the engines
 django-suite: dev
 	$(SERVICES) $(BIN)/python tests/django_suite.py
 

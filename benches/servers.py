@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+CODE = tempfile.TemporaryDirectory()
 SITE = Path(__file__).parents[1] / "tests" / "fixtures"
 USERS = 200
 DJANGO = "django.contrib.sessions"
@@ -151,8 +152,11 @@ FLOOR = {"MIDDLEWARE": []}
 
 def environment(values: dict) -> dict[str, str]:
     paths = [str(SITE), os.environ.get("PYTHONPATH", "")]
+    inherited = {**os.environ, "PYTHONPYCACHEPREFIX": CODE.name}
+    # What is installed has been compiled then, and a process that compiles keeps more memory.
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return {
-        **os.environ,
+        **inherited,
         "SITE": json.dumps(values),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONWARNINGS": "ignore",
@@ -206,7 +210,12 @@ def running(server: str, values: dict) -> Iterator[tuple[str, subprocess.Popen]]
         yield url, process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            # As daphne with a pool of psycopg, whose threads it waits for.
+            process.kill()
+            process.communicate()
 
 
 def answers(url: str, key: str) -> str:

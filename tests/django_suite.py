@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Run Django's own tests on this package's engines.
+"""Run Django's own tests on this package's engines and middleware.
 
-    python tests/django_suite.py [--django 4.2,5.2,6.1] [--wheel PATH | --package-dir PATH]
+    python tests/django_suite.py [--django 4.2,5.2,6.1] [--every-engine]
+                                 [--wheel PATH | --package-dir PATH]
 
 For each Django version the tests come from its source distribution, which is fetched into
 ``.cache/`` and never becomes part of this repository. They run twice: as they are, and with
-every mention of Django's engines replaced by ``django_session_rs.backends`` (in a copy of the
-tests; Django itself stays untouched). A test that passes with Django's engine has to pass with
-ours, and a test that used Django's engine has to have used ours.
+every mention of Django's engines replaced by ``django_session_rs.backends``, and of its session
+and authentication middleware by ours (in a copy of the tests; Django itself stays untouched). A
+test that passes with Django's engine has to pass with ours, and a test that used Django's engine
+has to have used ours.
 
 ``sessions_tests`` runs on every database, with all engines replaced. The tests of what stands on
-sessions (``auth_tests`` and others) run on SQLite with ``SESSION_ENGINE`` ours: for each version
-with the ``db`` engine, for one version with each of the others.
+sessions (``auth_tests`` and others) run on every database with ``SESSION_ENGINE`` ours: for each
+version with the ``db`` engine, for one version on SQLite with each of the others;
+``--every-engine`` leaves none out.
 
 SQLite is always tested, PostgreSQL and MySQL when ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL``
 are set (see ``tests/services.py``). Interpreters are the running one, those that ``PYTHONS``
@@ -48,6 +51,13 @@ LABEL = "sessions_tests"
 USERS = ("auth_tests", "messages_tests", "csrf_tests", "signed_cookies_tests", "test_client")
 THEIRS = "django.contrib.sessions.backends"
 OURS = "django_session_rs.backends"
+#: What else is replaced, and by what.
+MIDDLEWARE = {
+    "django.contrib.sessions.middleware": "django_session_rs.middleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware": (
+        "django_session_rs.auth.AuthenticationMiddleware"
+    ),
+}
 #: Engines of Django's that are replaced by ours of the same name.
 ENGINES = ("db", "cached_db", "cache", "file", "signed_cookies")
 #: Test classes of which at least one test has to use ours, or the replacement does not work.
@@ -247,21 +257,25 @@ def unpack_tests(archive: Path, target: Path) -> None:
             file.extractall(target, members)
 
 
-def with_our_engines(tests: Path) -> Path:
-    """Return a copy of the tests that names our engines where they named Django's."""
+def with_ours(tests: Path) -> Path:
+    """Return a copy of the tests that names our engines and middleware in place of Django's."""
     copy = tests.parent / "ours"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(tests, copy)
     pattern = re.compile(rf"\b{re.escape(THEIRS)}\.({'|'.join(ENGINES)})\b")
     changed: dict[str, int] = {}
-    for label in (LABEL, *USERS):
-        for path in (copy / label).rglob("*.py"):
-            text, count = pattern.subn(rf"{OURS}.\1", path.read_text(encoding="utf-8"))
-            if count:
-                path.write_text(text, encoding="utf-8")
-                changed[f"{label}/{path.name}"] = count
-    # The imports in both files, and the engines' names for the clearsessions command.
-    if changed.get(f"{LABEL}/models.py", 0) < 1 or changed.get(f"{LABEL}/tests.py", 0) < 7:
+    files = [path for label in (LABEL, *USERS) for path in (copy / label).rglob("*.py")]
+    for path in (copy / "runtests.py", *files):
+        text, count = pattern.subn(rf"{OURS}.\1", path.read_text(encoding="utf-8"))
+        for theirs, ours in MIDDLEWARE.items():
+            text, more = re.subn(rf"\b{re.escape(theirs)}\b", ours, text)
+            count += more
+        if count:
+            path.write_text(text, encoding="utf-8")
+            changed[str(path.relative_to(copy))] = count
+    # The imports, the names of engines for the clearsessions command, the middleware of all tests.
+    least = {f"{LABEL}/models.py": 1, f"{LABEL}/tests.py": 7, "runtests.py": 2}
+    if any(changed.get(name, 0) < count for name, count in least.items()):
         raise SuiteError(f"Django's tests name their engines in another way: {changed}")
     return copy
 
@@ -429,12 +443,12 @@ class Run:
         return "sessions" if self.labels == (LABEL,) else f"users of {self.engine}"
 
 
-def runs(databases: Sequence[str], *, every_engine: bool) -> list[Run]:
+def runs(version: str, databases: Sequence[str], *, every_engine: bool) -> list[Run]:
     """Return what is run for one Django version."""
     found = [Run((LABEL,), "db", database) for database in databases]
-    if "sqlite" in databases:
-        engines = ENGINES if every_engine else ("db",)
-        found += [Run(USERS, engine, "sqlite") for engine in engines]
+    for database in databases:
+        thorough = every_engine or (version == REQUIRED and database == "sqlite")
+        found += [Run(USERS, engine, database) for engine in (ENGINES if thorough else ("db",))]
     return found
 
 
@@ -450,9 +464,9 @@ def check_version(
     """Run one Django version on all databases."""
     python = environment(version, minor, interpreter, package)
     exact, tests = sources(python)
-    rewritten = with_our_engines(tests)
+    rewritten = with_ours(tests)
     rows = []
-    for run in runs(databases, every_engine=every_engine):
+    for run in runs(version, databases, every_engine=every_engine):
         label = f"{exact}-py3.{minor}-{run.name.replace(' ', '-')}-{run.database}"
         say(f"Django {exact}, Python 3.{minor}, {run.name}, {run.database}")
         theirs, ours = (
@@ -486,6 +500,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Django's own tests on our engines.")
     parser.add_argument("--django", default=",".join(VERSIONS), metavar="X.Y[,X.Y]")
     parser.add_argument("--database", default=",".join(DATABASES), metavar="NAME[,NAME]")
+    parser.add_argument("--every-engine", action="store_true", help="on every version and database")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--wheel", type=Path, help="test this wheel instead of building one")
     source.add_argument("--package-dir", type=Path, help="import the package from this folder")
@@ -520,7 +535,7 @@ def main() -> int:
                 available[minor],
                 package,
                 databases,
-                every_engine=version == REQUIRED,
+                every_engine=options.every_engine,
             )
         except (SuiteError, subprocess.TimeoutExpired) as error:
             say(f"Django {version}: {error}")

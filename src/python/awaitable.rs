@@ -3,7 +3,7 @@
 //! The event loop takes a step itself, as far as it goes without waiting. The runtime that watches the
 //! connections then rings: it writes a byte to a socket that the loop watches, and touches neither the
 //! interpreter nor its lock, which the loop would otherwise have to get back from it. What is left of
-//! a step when nobody waits for it any more is carried out by the runtime.
+//! a step when nobody waits for it any more, or when its store is closed, is carried out by the runtime.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,13 +13,14 @@ use std::io::{Read, Write};
 use std::os::{fd::AsRawFd, unix::net::UnixStream};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 /// A step that ends in something that becomes a Python object.
 type Step = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -29,13 +30,30 @@ pub(super) type Outcome = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Py<Py
 /// A step of a store, for `await`.
 #[pyclass(frozen, name = "Step", module = "django_session_rs._native")]
 pub(super) struct Awaitable {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    begun: Arc<Begun>,
     handle: Handle,
+}
+
+/// The steps of a store that have begun, by their tokens.
+#[derive(Default)]
+pub(super) struct Begun(Mutex<HashMap<u64, Weak<Mutex<State>>>>);
+
+impl Begun {
+    /// Carries out what is left of all of them: no event loop has to, which may have ended.
+    pub(super) async fn finish(&self) {
+        let mut steps = JoinSet::new();
+        for state in std::mem::take(&mut *lock(&self.0)).into_values() {
+            let step = state.upgrade().and_then(|state| lock(&state).step.take());
+            steps.extend(step.map(|step| async move { drop(step.await) }));
+        }
+        while steps.join_next().await.is_some() {}
+    }
 }
 
 #[derive(Default)]
 struct State {
-    /// None once it is done.
+    /// None once it is done, or in other hands.
     step: Option<Step>,
     waiting: Option<Waiting>,
 }
@@ -50,10 +68,11 @@ struct Waiting {
 impl Awaitable {
     pub(super) fn new(
         handle: Handle,
+        begun: Arc<Begun>,
         step: impl Future<Output = Outcome> + Send + 'static,
     ) -> Self {
-        let state = Mutex::new(State { step: Some(Box::pin(step)), waiting: None });
-        Self { state, handle }
+        let state = State { step: Some(Box::pin(step)), waiting: None };
+        Self { state: Arc::new(Mutex::new(state)), begun, handle }
     }
 }
 
@@ -72,11 +91,17 @@ impl Awaitable {
         let mut state = lock(&self.state);
         let State { step, waiting } = &mut *state;
         let Some(running) = step else {
-            return Err(PyRuntimeError::new_err("a step can be awaited once"));
+            return Err(PyRuntimeError::new_err(
+                "a step can be awaited once, and not while its store is closed",
+            ));
         };
         let waiting = match waiting {
             Some(waiting) => waiting,
-            waiting => waiting.insert(Bell::of_running_loop(py)?),
+            waiting => {
+                let found = waiting.insert(Bell::of_running_loop(py)?);
+                lock(&self.begun.0).insert(found.token, Arc::downgrade(&self.state));
+                found
+            }
         };
         let polled = {
             let _entered = self.handle.enter();
@@ -102,6 +127,7 @@ impl Drop for Awaitable {
         // One that nobody has waited for was not begun.
         let Some(waiting) = waiting else { return };
         lock(&waiting.bell.get().waiting).remove(&waiting.token);
+        lock(&self.begun.0).remove(&waiting.token);
         if let Some(step) = step {
             self.handle.spawn(async move { drop(step.await) });
         }

@@ -18,7 +18,7 @@ use pyo3::pybacked::PyBackedStr;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::OnceCell;
 
-use super::awaitable::{Awaitable, Outcome};
+use super::awaitable::{Awaitable, Begun, Outcome};
 use super::{convert, error, pickle};
 use crate::codec::pickle::{HIGHEST_PROTOCOL, Limits};
 use crate::codec::{DEFAULT_MAX_SIZE, Serializer, SessionData};
@@ -39,6 +39,7 @@ pub(super) struct PyStore {
     /// None once it is closed.
     runtime: Mutex<Option<Runtime>>,
     steps: Arc<Steps>,
+    begun: Arc<Begun>,
 }
 
 #[pymethods]
@@ -62,6 +63,7 @@ impl PyStore {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
             steps: Arc::new(steps),
+            begun: Arc::default(),
         })
     }
 
@@ -193,7 +195,7 @@ impl PyStore {
         self.start(|steps| async move { steps.clear_expired().await })
     }
 
-    /// Ends threads and connections.
+    /// Ends threads and connections, after what has begun.
     fn close(&self, py: Python<'_>) {
         if self.process != std::process::id() {
             return;
@@ -201,11 +203,14 @@ impl PyStore {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return };
         py.detach(|| {
-            if let Some(store) = self.steps.store.get() {
-                // What does not end in time ends with the process.
-                let _ =
-                    runtime.block_on(async { tokio::time::timeout(CLOSE, store.close()).await });
-            }
+            let end = async {
+                self.begun.finish().await;
+                if let Some(store) = self.steps.store.get() {
+                    store.close().await;
+                }
+            };
+            // What does not end in time ends with the process.
+            let _ = runtime.block_on(async { tokio::time::timeout(CLOSE, end).await });
             runtime.shutdown_timeout(CLOSE);
         });
     }
@@ -237,7 +242,7 @@ impl PyStore {
     {
         self.check()?;
         let step = step(Arc::clone(&self.steps));
-        Ok(Awaitable::new(self.handle.clone(), async move {
+        Ok(Awaitable::new(self.handle.clone(), Arc::clone(&self.begun), async move {
             let done = step.await;
             let outcome: Outcome = Box::new(move |py| match done {
                 Ok(found) => found.into_py_any(py),

@@ -537,6 +537,29 @@ def test_a_store_of_another_process_is_refused(postgres):
         store.load(key)
 
 
+def test_closing_carries_out_what_a_loop_that_has_ended_has_begun(theirs):
+    sessions = [SessionStore(created({"a": 1})) for _ in range(20)]
+    for session in sessions:
+        session["a"] += 1
+    native._close()
+
+    async def begin():
+        tasks = [asyncio.ensure_future(session.asave()) for session in sessions]
+        await asyncio.sleep(0)
+        return tasks
+
+    loop = asyncio.new_event_loop()
+    tasks = loop.run_until_complete(begin())
+    # Most of them wait for a connection; this loop will not go on with them.
+    assert not all(task.done() for task in tasks)
+    native._close()
+    assert {theirs(session.session_key)["a"] for session in sessions} == {2}
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+
+
 SCRIPT = """
 import asyncio, sys
 from django.conf import settings
