@@ -14,6 +14,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod cookie;
+mod csrf;
 mod rejection;
 mod tower;
 
@@ -22,6 +23,10 @@ use http::{StatusCode, response};
 
 #[cfg(feature = "axum")]
 pub use self::axum::UserId;
+pub use self::csrf::{
+    Csrf, CsrfBody, CsrfChecked, CsrfExempt, CsrfExemptService, CsrfFuture, CsrfLayer,
+    CsrfRejection, CsrfService, CsrfSettings, FormError, Shown, TokenFault, TokenFormat,
+};
 pub use self::rejection::SessionRejection;
 pub use self::tower::{ResponseFuture, SessionLayer, SessionService};
 use crate::session::{Flags, Session, SessionError, SessionSettings};
