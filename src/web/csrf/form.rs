@@ -52,6 +52,15 @@ impl Form {
         }
     }
 
+    /// How many bytes are kept of the body.
+    pub(super) fn prefix_size(&self, settings: &CsrfSettings) -> usize {
+        let size = settings.data_upload_max_memory_size;
+        match self {
+            Self::Multipart { .. } => settings.multipart_prefix_size.unwrap_or(size),
+            Self::UrlEncoded => size,
+        }
+    }
+
     /// The value of the field `csrfmiddlewaretoken`, empty if there is none. `is_whole` says whether
     /// the body is no longer than this.
     pub(super) fn field(

@@ -6,8 +6,9 @@
 //!
 //! Different:
 //!
-//! * Of a body longer than the limit only the parts that are whole within it count. Django reads on; both
-//!   refuse a token that does not fit, and a field that Django would not have taken needs a token that fits.
+//! * Of a body longer than what is kept only the parts that are whole within that count. Django reads on,
+//!   and may find another token behind, or too much of everything. Nobody gets in here who has no token
+//!   that fits.
 //! * A body without `Content-Length` is read; Django then sees an empty form.
 //! * A field whose *name* is encoded by RFC 2231 is not looked at.
 //! * A `charset` is not looked at: every field is UTF-8.

@@ -75,8 +75,9 @@ pub struct CsrfSettings {
     /// With [`csrf_use_sessions`](Self::csrf_use_sessions), the domain that a referer may have.
     #[doc(alias = "SESSION_COOKIE_DOMAIN")]
     pub session_cookie_domain: Option<String>,
-    /// The longest form that is read, in bytes, and the most that is ever kept of a body. Where Django
-    /// has no limit (`None` there), this one stays.
+    /// The longest form that is read, in bytes, and the most that is ever kept of a body unless
+    /// [`multipart_prefix_size`](Self::multipart_prefix_size) says otherwise. Where Django has no limit
+    /// (`None` there), this one stays.
     #[doc(alias = "DATA_UPLOAD_MAX_MEMORY_SIZE")]
     pub data_upload_max_memory_size: usize,
     /// How many fields a form may have.
@@ -85,6 +86,10 @@ pub struct CsrfSettings {
     /// How many files a form may have.
     #[doc(alias = "DATA_UPLOAD_MAX_NUMBER_FILES")]
     pub data_upload_max_number_files: Option<usize>,
+    /// How many bytes of `multipart/form-data` are kept while the token is looked for, files included;
+    /// not a Django setting. Without, it is
+    /// [`data_upload_max_memory_size`](Self::data_upload_max_memory_size).
+    pub multipart_prefix_size: Option<usize>,
     /// Whether this server itself speaks TLS (`wsgi.url_scheme` is `https`), not a Django setting.
     /// Behind a proxy it is [`secure_proxy_ssl_header`](Self::secure_proxy_ssl_header) that tells.
     pub server_secure: bool,
@@ -119,6 +124,7 @@ impl Default for CsrfSettings {
             data_upload_max_memory_size: 2_621_440,
             data_upload_max_number_fields: Some(1000),
             data_upload_max_number_files: Some(100),
+            multipart_prefix_size: None,
             server_secure: false,
             server_name: "unknown".to_owned(),
             server_port: None,

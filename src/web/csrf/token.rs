@@ -145,9 +145,9 @@ mod tests {
     /// Django 5.2 masked this secret.
     #[test]
     fn a_token_of_django_is_read() {
-        let token = "lcccccccccccccccccccccccccccccccwdefghijklmnopqrstuvwxyzABCDEFGH";
+        let token = "Zy9xWv8uTs7rQp6oNm5lKj4iHg3fEd2cZZ2AqA4BrB6CsCWDtDNEuEQFvFtg6gRB";
         let secret = Secret::parse(token).unwrap();
-        assert_eq!(*secret.reveal(), "lbcdefghijklmnopqrstuvwxyzABCDEF");
+        assert_eq!(*secret.reveal(), "aB3dEf6hIj9lMn0pQrStUvWxYzAbCdZz");
     }
 
     #[test]

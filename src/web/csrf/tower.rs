@@ -38,8 +38,9 @@ use crate::web::{SessionRejection, vary_on_cookie};
 /// * The body comes to the handler as it was sent, as a [`CsrfBody`]. Before that at most
 ///   `DATA_UPLOAD_MAX_MEMORY_SIZE` bytes of it are read and kept, if the request is a form and all but its
 ///   token is in order. A longer form that is `application/x-www-form-urlencoded` gets 400, as Django gives.
-///   Of a longer `multipart/form-data` only what lies within that many bytes is looked at: pages that
-///   upload large files should have the token before the files, or send it in the header.
+///   Of a longer `multipart/form-data` only what lies within that many bytes
+///   ([`multipart_prefix_size`](CsrfSettings::multipart_prefix_size)) is looked at: pages that upload large
+///   files should have the token before the files, or send it in the header.
 /// * Of a refused request the body is not read.
 /// * Within another `CsrfLayer` this one checks what that one did not, and leaves cookie and session to it.
 ///
@@ -159,7 +160,7 @@ impl CsrfLayer {
         let (field, body) = match form {
             None => (String::new(), CsrfBody::untouched(body)),
             Some(form) => {
-                let begun = Begun::read(body, settings.data_upload_max_memory_size).await;
+                let begun = Begun::read(body, form.prefix_size(settings)).await;
                 let field = if begun.is_broken() {
                     String::new()
                 } else {
