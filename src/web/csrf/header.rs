@@ -37,14 +37,15 @@ impl Parameters {
         Self {
             main: strip(main).to_lowercase(),
             parameters: parameters
-                .map(|(name, value)| match extended_name(&name) {
-                    Some(name) => (name.to_owned(), Value::Extended(!unquote(value).is_empty())),
-                    None => {
-                        // Django's way leads through a second pair of quotes.
-                        let quoted = unquote(value).replace('\\', "\\\\").replace('"', "\\\"");
-                        let value = unquote(&format!("\"{quoted}\"")).into_owned();
-                        (name, Value::Plain(value))
+                .map(|(name, value)| {
+                    let value = unquote(value);
+                    if let Some(name) = extended_name(&name) {
+                        return (name.to_owned(), Value::Extended(!value.is_empty()));
                     }
+                    // Django's way leads through a second pair of quotes.
+                    let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+                    let value = unquote(&format!("\"{quoted}\"")).into_owned();
+                    (name, Value::Plain(value))
                 })
                 .collect(),
         }

@@ -75,16 +75,13 @@ fn raw_host(rules: &Rules, request: &Parts) -> String {
 /// `split_domain_port`, the domain of it, in lower case; `None` where that is empty.
 fn domain(host: &str) -> Option<String> {
     let host = host.to_lowercase();
-    let domain = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            (is_address(address) && is_port(port)).then(|| &host[..address.len() + 2])?
-        }
-        None => {
-            let (domain, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-            (domain.bytes().all(is_domain) && is_port(port)).then_some(domain)?
-        }
+    let domain = if let Some(rest) = host.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        (is_address(address) && is_port(port)).then(|| &host[..address.len() + 2])?
+    } else {
+        let (domain, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+        let is_domain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+        (domain.bytes().all(is_domain) && is_port(port)).then_some(domain)?
     };
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     (!domain.is_empty()).then(|| domain.to_owned())

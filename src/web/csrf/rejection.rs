@@ -1,6 +1,6 @@
 //! Why an unsafe request is refused, in Django's words, and how that is answered.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 use thiserror::Error;
@@ -183,16 +183,17 @@ impl Shown {
     pub(super) fn new(text: &str) -> Self {
         let mut shown = String::new();
         for char in text.chars().take(Self::LENGTH) {
-            match char {
-                '\t' => shown.push_str("\\t"),
-                '\n' => shown.push_str("\\n"),
-                '\r' => shown.push_str("\\r"),
-                '\\' => shown.push_str("\\\\"),
-                ' '..='~' => shown.push(char),
-                '\0'..='\u{ff}' => shown.push_str(&format!("\\x{:02x}", u32::from(char))),
-                '\u{100}'..='\u{ffff}' => shown.push_str(&format!("\\u{:04x}", u32::from(char))),
-                _ => shown.push_str(&format!("\\U{:08x}", u32::from(char))),
-            }
+            // Writing to a text does not fail.
+            let _ = match char {
+                '\t' => write!(shown, "\\t"),
+                '\n' => write!(shown, "\\n"),
+                '\r' => write!(shown, "\\r"),
+                '\\' => write!(shown, "\\\\"),
+                ' '..='~' => write!(shown, "{char}"),
+                '\0'..='\u{ff}' => write!(shown, "\\x{:02x}", u32::from(char)),
+                '\u{100}'..='\u{ffff}' => write!(shown, "\\u{:04x}", u32::from(char)),
+                _ => write!(shown, "\\U{:08x}", u32::from(char)),
+            };
         }
         if text.chars().nth(Self::LENGTH).is_some() {
             shown.push_str("...");

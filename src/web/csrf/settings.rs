@@ -204,17 +204,13 @@ impl CsrfSettings {
         if let Some(value) = file.get("SECURE_PROXY_SSL_HEADER") {
             self.secure_proxy_ssl_header = proxy_header(value)?;
         }
-        if let Some(size) = file.limit("DATA_UPLOAD_MAX_MEMORY_SIZE")?.flatten() {
-            self.data_upload_max_memory_size = size;
-        }
-        for (name, place) in [
-            ("DATA_UPLOAD_MAX_NUMBER_FIELDS", &mut self.data_upload_max_number_fields),
-            ("DATA_UPLOAD_MAX_NUMBER_FILES", &mut self.data_upload_max_number_files),
-        ] {
-            if let Some(limit) = file.limit(name)? {
-                *place = limit;
-            }
-        }
+        let mut size = None;
+        file.limit("DATA_UPLOAD_MAX_MEMORY_SIZE", &mut size)?;
+        self.data_upload_max_memory_size = size.unwrap_or(self.data_upload_max_memory_size);
+        let (fields, files) =
+            (&mut self.data_upload_max_number_fields, &mut self.data_upload_max_number_files);
+        file.limit("DATA_UPLOAD_MAX_NUMBER_FIELDS", fields)?;
+        file.limit("DATA_UPLOAD_MAX_NUMBER_FILES", files)?;
         Ok(())
     }
 }
@@ -269,18 +265,17 @@ impl File<'_> {
         Ok(())
     }
 
-    /// Nothing if it is not there; a limit, or none.
-    fn limit(&self, name: &'static str) -> Result<Option<Option<usize>>, SettingsError> {
+    fn limit(&self, name: &'static str, place: &mut Option<usize>) -> Result<(), SettingsError> {
         let expected = "a number that is not negative, or None";
-        let invalid = SettingsError::Invalid { name, expected };
         match self.get(name) {
-            None => Ok(None),
-            Some(Value::Null) => Ok(Some(None)),
+            None => {}
+            Some(Value::Null) => *place = None,
             Some(value) => {
                 let limit = value.as_u64().and_then(|limit| usize::try_from(limit).ok());
-                Ok(Some(Some(limit.ok_or(invalid)?)))
+                *place = Some(limit.ok_or(SettingsError::Invalid { name, expected })?);
             }
         }
+        Ok(())
     }
 }
 

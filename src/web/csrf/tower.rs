@@ -126,7 +126,7 @@ impl CsrfLayer {
             let found = session.insert(found.ok_or(CsrfRejection::MissingSessionLayer)?.clone());
             stored_in(found).await.map_err(|error| SessionRejection::of(&error))?
         } else {
-            stored_as(cookie::read(&request.headers, &settings.csrf_cookie_name))
+            stored_as(cookie::read(&request.headers, &settings.csrf_cookie_name).as_deref())
         };
         let outer = request.extensions.get::<Csrf>().cloned();
         let is_inner = outer.is_some();
@@ -227,8 +227,8 @@ struct Exchange {
     is_inner: bool,
 }
 
-fn stored_as(text: Option<String>) -> Stored {
-    match text.as_deref().map(Secret::parse) {
+fn stored_as(text: Option<&str>) -> Stored {
+    match text.map(Secret::parse) {
         None => Stored::Absent,
         Some(Ok(secret)) => Stored::Secret(secret),
         Some(Err(format)) => Stored::Malformed(format),
@@ -242,7 +242,7 @@ async fn stored_in(session: &Session) -> Result<Stored, SessionError> {
     }
     // `None` counts as absent; what is no text, where Django fails, as a secret that nothing matches.
     let text = data.get::<Option<String>>(SESSION_KEY).unwrap_or(Some(Some(String::new())));
-    Ok(stored_as(text.flatten()))
+    Ok(stored_as(text.flatten().as_deref()))
 }
 
 /// Puts the secret into the session, unless it is there.
