@@ -1,6 +1,6 @@
-//! Django's `SessionMiddleware` for Rust services.
+//! Django's `SessionMiddleware` and `CsrfViewMiddleware` for Rust services.
 //!
-//! This file holds the decisions, free of any framework: what Django 6.1 does in
+//! [`CsrfLayer`] is a module of its own. This file holds the decisions about sessions, free of any framework: what Django 6.1 does in
 //! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
 //! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
 //!

@@ -138,7 +138,7 @@ impl Site {
         // Django has no limit for files.
         settings.multipart_prefix_size = Some(1 << 20);
         let server = &line["server"];
-        settings.server_name = server["name"].as_str().unwrap().to_owned();
+        settings.server_name = server["name"].as_str().unwrap().into();
         settings.server_port = server["port"].as_u64().map(|port| port.try_into().unwrap());
         settings.server_secure = server["secure"].as_bool().unwrap();
         let session_settings = SessionSettings::from_json(&text).unwrap();
@@ -208,7 +208,7 @@ impl Site {
             })
             .collect();
         set_cookie.sort();
-        let entry = self.entry(&store, &response);
+        let entry = entry(&store, &response);
         if self.settings.csrf_use_sessions && !given.lock().unwrap().is_empty() {
             new.clone_from(&entry);
         }
@@ -222,9 +222,9 @@ impl Site {
             entry if entry == secret => "(same)".to_owned(),
             _ => "(new)".to_owned(),
         });
-        let logged = logs.lock().unwrap().last().cloned();
-        let logged = logged.as_deref().map(|line| line.split_once(' ').unwrap().1);
-        let (logger, message) = logged.and_then(|line| line.split_once(' ')).unzip();
+        let last = logs.lock().unwrap().last().cloned();
+        let last = last.as_deref().map(|line| line.split_once(' ').unwrap().1);
+        let (logger, message) = last.and_then(|line| line.split_once(' ')).unzip();
         let reason = message.and_then(|message| message.strip_prefix("Forbidden ("));
         let reason = reason.map(|reason| reason.strip_suffix(") status_code=403").unwrap());
         Answer {
@@ -236,15 +236,15 @@ impl Site {
             session_entry,
         }
     }
+}
 
-    /// What the session holds that the client has now.
-    fn entry<B>(&self, store: &MemoryStore, response: &Response<B>) -> Option<String> {
-        let lines = response.headers().get_all(SET_COOKIE).iter();
-        let keys = lines.filter_map(|line| line.to_str().unwrap().strip_prefix("sessionid="));
-        let session_key = keys.map(|line| line.split(';').next().unwrap()).next().unwrap_or(KEY);
-        let (text, _) = store.row(&SessionKey::parse(session_key)?)?;
-        codec().decode(&text).unwrap().data.get("_csrftoken").unwrap()
-    }
+/// What the session holds that the client has now.
+fn entry<B>(store: &MemoryStore, response: &Response<B>) -> Option<String> {
+    let lines = response.headers().get_all(SET_COOKIE).iter();
+    let keys = lines.filter_map(|line| line.to_str().unwrap().strip_prefix("sessionid="));
+    let session_key = keys.map(|line| line.split(';').next().unwrap()).next().unwrap_or(KEY);
+    let (text, _) = store.row(&SessionKey::parse(session_key)?)?;
+    codec().decode(&text).unwrap().data.get("_csrftoken").unwrap()
 }
 
 fn request(asked: &Value, body: Pieces) -> Request<Pieces> {

@@ -8,8 +8,8 @@
 //! # Different from Django
 //!
 //! * Methods are as they are written: `get` is not `GET`, and is not safe.
-//! * `DATA_UPLOAD_MAX_MEMORY_SIZE = None` keeps the limit of 2.5 MB, and what is longer is treated as
-//!   [`CsrfLayer`] says.
+//! * `DATA_UPLOAD_MAX_MEMORY_SIZE = None` keeps the limit of 2.5 MB, and of a longer
+//!   `multipart/form-data` the beginning alone is looked at; [`CsrfLayer`] says how.
 //! * A form that is `application/x-www-form-urlencoded` in any `charset` but UTF-8 gets 400; Django passes
 //!   over names of encodings that Python does not know.
 //! * A form without `Content-Length` is read. Django sees an empty one there, and looks into the header.
@@ -21,8 +21,8 @@
 //! * Of a referer that is refused the log has scheme and host, not the path.
 //! * A failing session store gives 503.
 //!
-//! All but the first two kinds of request that Django lets in are let in here, and none that it refuses
-//! unless the request has a valid token.
+//! What differs refuses more than Django does, or lets a request in that brings a token which fits. Where
+//! versions of Django differ over forms that no browser sends, 5.2.19 is followed.
 //!
 //! Proved by `tests/rust/csrf.rs`, which asks Django the same.
 
