@@ -8,6 +8,7 @@ mod cached_db;
 mod codec;
 mod conflicts;
 mod connect;
+mod csrf;
 mod database_cache;
 mod diagnose;
 mod differential;
