@@ -10,6 +10,10 @@
 //! |---|---|---|
 //! | [`codec`] | what do these bytes say? | `django.core.signing`, `SessionBase.encode` |
 //! | [`session`] | what may a session do, and when does it expire? | `SessionBase`, the settings |
+#![cfg_attr(
+    feature = "auth",
+    doc = "| [`auth`] | whose is it, and what may the user do? | `django.contrib.auth` |"
+)]
 //! | [`store`] | where is it kept? | `django.contrib.sessions.backends` |
 #![cfg_attr(
     feature = "tower",
@@ -51,6 +55,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
+//! | `auth` | `auth`: the user of a session, logging in, permissions |
 //! | `tower` | `SessionLayer` and `CsrfLayer` |
 //! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf` |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
@@ -68,6 +73,8 @@
 //! A request that saves a session which another one has deleted gets [`StoreError::Update`]: it stays
 //! deleted.
 
+#[cfg(feature = "auth")]
+pub mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;
