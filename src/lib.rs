@@ -12,6 +12,10 @@
 //! | [`session`] | what may a session do, and when does it expire? | `SessionBase`, the settings |
 //! | [`store`] | where is it kept? | `django.contrib.sessions.backends` |
 #![cfg_attr(
+    feature = "auth",
+    doc = "| [`auth`] | who is it? | `django.contrib.auth` |"
+)]
+#![cfg_attr(
     feature = "tower",
     doc = "| [`web`] | which cookie does the response carry? | `SessionMiddleware` |"
 )]
@@ -50,6 +54,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `auth` | `auth::hashers`: passwords as Django checks and makes them |
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
 //! | `tower` | `SessionLayer` |
 //! | `axum` | `tower`, and the extractors `Session` and `UserId` |
@@ -68,6 +73,8 @@
 //! A request that saves a session which another one has deleted gets [`StoreError::Update`]: it stays
 //! deleted.
 
+#[cfg(feature = "auth")]
+pub mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;

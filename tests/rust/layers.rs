@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use of the crate.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("codec", &["codec"]),
     ("session", &["codec", "session"]),
-    ("store", &["codec", "session", "store"]),
-    ("web", &["session", "web"]),
-    ("cli", &["codec", "session", "store", "cli"]),
-    ("python", &["codec", "session", "store", "python"]),
+    ("auth", &["codec", "session", "auth"]),
+    ("store", &["codec", "session", "auth", "store"]),
+    ("web", &["session", "auth", "web"]),
+    ("cli", &["codec", "session", "auth", "store", "cli"]),
+    ("python", &["codec", "session", "auth", "store", "python"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -1,0 +1,3 @@
+//! Who a session's user is, as `django.contrib.auth` says.
+
+pub mod hashers;
