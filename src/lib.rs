@@ -11,10 +11,7 @@
 //! | [`codec`] | what do these bytes say? | `django.core.signing`, `SessionBase.encode` |
 //! | [`session`] | what may a session do, and when does it expire? | `SessionBase`, the settings |
 //! | [`store`] | where is it kept? | `django.contrib.sessions.backends` |
-#![cfg_attr(
-    feature = "auth",
-    doc = "| [`auth`] | who is it? | `django.contrib.auth` |"
-)]
+#![cfg_attr(feature = "auth", doc = "| [`auth`] | who is it? | `django.contrib.auth` |")]
 #![cfg_attr(
     feature = "tower",
     doc = "| [`web`] | which cookie does the response carry? | `SessionMiddleware` |"

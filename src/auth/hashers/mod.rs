@@ -8,7 +8,7 @@
 //! this blocks, so call it in `tokio::task::spawn_blocking` or on a thread of your own.
 //!
 //! What a row of the table asks for is bounded by [`Limits`], which Django has no word for.
-//! `tests/fixtures/vectors/hashers` holds what Django 4.2, 5.2 and 6.1 answered.
+//! `tests/fixtures/hashers.jsonl.zst` holds what Django 4.2, 5.2 and 6.1 answered.
 
 mod argon2;
 mod bcrypt;

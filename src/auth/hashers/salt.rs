@@ -51,7 +51,9 @@ mod tests {
 
     #[test]
     fn salts_have_the_length_of_django_s() {
-        for (entropy, length) in [(0, 0), (1, 1), (71, 12), (128, 22), (130, 22), (131, 23), (256, 43)] {
+        for (entropy, length) in
+            [(0, 0), (1, 1), (71, 12), (128, 22), (130, 22), (131, 23), (256, 43)]
+        {
             assert_eq!(salt(entropy).len(), length, "{entropy} bits");
         }
         assert!(is_weak(21, 128) && !is_weak(22, 128));
