@@ -14,6 +14,8 @@ use super::salt::random_bytes;
 /// How much of a password bcrypt hashes.
 const MAX_LENGTH: usize = 72;
 const SALT_LENGTH: usize = 22;
+/// How far behind the algorithm the salt's `$` is, as in `$$2b$12$`.
+const SALT_PLACE: usize = 7;
 
 /// The parameters of bcrypt: encoded as `bcrypt_sha256$$2b$12$salt-and-hash`.
 ///
@@ -118,12 +120,22 @@ impl Bcrypt {
     }
 
     /// Hashes as often as the stored password falls short.
-    pub(super) fn harden_runtime(&self, prehash: Prehash, password: &str, encoded: &str) {
-        let Ok(stored) = Stored::parse(prehash, encoded) else { return };
+    pub(super) fn harden_runtime(
+        &self,
+        prehash: Prehash,
+        password: &str,
+        encoded: &str,
+    ) -> Result<(), HasherError> {
+        let stored = Stored::parse(prehash, encoded)?;
         let doublings = self.rounds.saturating_sub(stored.cost);
-        for _ in 1..1_u64.checked_shl(doublings).unwrap_or(1) {
-            std::hint::black_box(self.encode(prehash, password, &stored).is_ok());
+        // Django cuts the salt out by its place, and raises an exception if it is elsewhere.
+        if doublings > 0 && encoded.rfind('$') != Some(prehash.algorithm().len() + SALT_PLACE) {
+            return Err(prehash.malformed());
         }
+        for _ in 1..1_u64.checked_shl(doublings).unwrap_or(1) {
+            std::hint::black_box(self.encode(prehash, password, &stored)?);
+        }
+        Ok(())
     }
 
     fn encode(

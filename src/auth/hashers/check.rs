@@ -227,7 +227,7 @@ impl PasswordHashers {
             return Ok(PasswordCheck::Match { must_update });
         }
         if !is_changed && must_update {
-            hasher.harden_runtime(password, encoded);
+            hasher.harden_runtime(password, encoded)?;
         }
         Ok(PasswordCheck::NoMatch)
     }

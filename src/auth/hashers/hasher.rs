@@ -149,14 +149,20 @@ impl PasswordHasher {
     }
 
     /// Takes the time by which checking this password was faster than one that is made now.
-    pub(super) fn harden_runtime(&self, password: &str, encoded: &str) {
+    pub(super) fn harden_runtime(&self, password: &str, encoded: &str) -> Result<(), HasherError> {
         match self {
             Self::Bcrypt(hasher) => hasher.harden_runtime(Prehash::None, password, encoded),
             Self::BcryptSha256(hasher) => hasher.harden_runtime(Prehash::Sha256, password, encoded),
-            Self::Pbkdf2Sha1(hasher) => hasher.harden_runtime(Prf::Sha1, password, encoded),
-            Self::Pbkdf2Sha256(hasher) => hasher.harden_runtime(Prf::Sha256, password, encoded),
+            Self::Pbkdf2Sha1(hasher) => {
+                hasher.harden_runtime(Prf::Sha1, password, encoded);
+                Ok(())
+            }
+            Self::Pbkdf2Sha256(hasher) => {
+                hasher.harden_runtime(Prf::Sha256, password, encoded);
+                Ok(())
+            }
             // As Django: too complicated, or without a factor.
-            _ => {}
+            _ => Ok(()),
         }
     }
 }
