@@ -6,8 +6,8 @@
     django_peer.py engine SETTINGS    does with an engine what each line says, and answers in a line
 
 ``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. SETTINGS is a
-JSON object of Django's settings, ``SESSION_ENGINE`` among them. CLASSES is a JSON object of Django's
-password hashers, and of the parameters that they are to have.
+JSON object of Django's settings, ``SESSION_ENGINE`` among them. CLASSES is a JSON object of
+Django's password hashers, and of the parameters that they are to have.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ impl Bcrypt {
     ) -> Result<(), HasherError> {
         let stored = Stored::parse(prehash, encoded)?;
         let doublings = self.rounds.saturating_sub(stored.cost);
-        // Django cuts the salt out by its place, and raises an exception if it is elsewhere.
-        if doublings > 0 && encoded.rfind('$') != Some(prehash.algorithm().len() + SALT_PLACE) {
+        // Django cuts the salt off by its place, and raises an exception if that is not all of it.
+        if doublings > 0 && encoded.rfind('$') > Some(prehash.algorithm().len() + SALT_PLACE) {
             return Err(prehash.malformed());
         }
         for _ in 1..1_u64.checked_shl(doublings).unwrap_or(1) {
