@@ -92,13 +92,13 @@ impl Stored {
 }
 
 impl Bcrypt {
-    pub(super) fn make(&self, prehash: Prehash, password: &str) -> Result<String, HasherError> {
+    pub(super) fn make(self, prehash: Prehash, password: &str) -> Result<String, HasherError> {
         let stored = Stored { version: Version::TwoB, cost: self.rounds, salt: random_bytes() };
         Ok(std::mem::take(&mut *self.encode(prehash, password, &stored)?))
     }
 
     pub(super) fn verify(
-        &self,
+        self,
         prehash: Prehash,
         password: &str,
         encoded: &str,
@@ -112,7 +112,7 @@ impl Bcrypt {
         Ok(again.as_bytes().ct_eq(encoded.as_bytes()).into())
     }
 
-    pub(super) fn must_update(&self, prehash: Prehash, encoded: &str) -> Result<bool, HasherError> {
+    pub(super) fn must_update(self, prehash: Prehash, encoded: &str) -> Result<bool, HasherError> {
         let parts: Vec<&str> = encoded.splitn(5, '$').collect();
         let [_, _, _, rounds, _] = parts[..] else { return Err(prehash.malformed()) };
         let rounds = int(rounds).ok_or_else(|| prehash.malformed())?;
@@ -121,7 +121,7 @@ impl Bcrypt {
 
     /// Hashes as often as the stored password falls short.
     pub(super) fn harden_runtime(
-        &self,
+        self,
         prehash: Prehash,
         password: &str,
         encoded: &str,
@@ -139,7 +139,7 @@ impl Bcrypt {
     }
 
     fn encode(
-        &self,
+        self,
         prehash: Prehash,
         password: &str,
         stored: &Stored,

@@ -73,7 +73,7 @@ impl PasswordCheck {
 ///
 /// let hashers = PasswordHashers::default();
 /// // Django 4.2 made this one, with few iterations.
-/// let encoded = "pbkdf2_sha256$100$seasalt$2hVLgaoUNq80K2WLrcdaB2K+Mf4wAaTIF8ZNpcl5cgM=";
+/// let encoded = "pbkdf2_sha256$100$seasalt$YIOeIESlan/xfRGpqiCRdjjBEbxPJtEDn6VoZCfhLrA=";
 /// let check = hashers.check_password("lètmein", encoded)?;
 /// assert_eq!(check, PasswordCheck::Match { must_update: true });
 /// assert_eq!(hashers.check_password("letmein", encoded)?, PasswordCheck::NoMatch);

@@ -78,11 +78,11 @@ fn encode(digest: Digest, password: &str, salt: &str) -> Zeroizing<String> {
 }
 
 impl Salted {
-    pub(super) fn make(&self, digest: Digest, password: &str) -> String {
+    pub(super) fn make(self, digest: Digest, password: &str) -> String {
         std::mem::take(&mut *encode(digest, password, &salt::salt(self.salt_entropy)))
     }
 
-    pub(super) fn must_update(&self, digest: Digest, encoded: &str) -> Result<bool, HasherError> {
+    pub(super) fn must_update(self, digest: Digest, encoded: &str) -> Result<bool, HasherError> {
         let salt = salt_of(digest, encoded)?;
         Ok(salt::is_weak(salt.chars().count(), self.salt_entropy))
     }

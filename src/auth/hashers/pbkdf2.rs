@@ -75,13 +75,13 @@ fn decode(prf: Prf, encoded: &str) -> Result<Decoded<'_>, HasherError> {
 }
 
 impl Pbkdf2 {
-    pub(super) fn make(&self, prf: Prf, password: &str) -> String {
+    pub(super) fn make(self, prf: Prf, password: &str) -> String {
         let salt = salt::salt(self.salt_entropy);
         std::mem::take(&mut *encode(prf, password, &salt, self.iterations))
     }
 
     pub(super) fn verify(
-        &self,
+        self,
         prf: Prf,
         password: &str,
         encoded: &str,
@@ -103,14 +103,14 @@ impl Pbkdf2 {
         Ok(again.as_bytes().ct_eq(encoded.as_bytes()).into())
     }
 
-    pub(super) fn must_update(&self, prf: Prf, encoded: &str) -> Result<bool, HasherError> {
+    pub(super) fn must_update(self, prf: Prf, encoded: &str) -> Result<bool, HasherError> {
         let Decoded { iterations, salt } = decode(prf, encoded)?;
         let is_weak = salt::is_weak(salt.chars().count(), self.salt_entropy);
         Ok(iterations != i64::from(self.iterations) || is_weak)
     }
 
     /// Runs the iterations by which the stored password falls short.
-    pub(super) fn harden_runtime(&self, prf: Prf, password: &str, encoded: &str) {
+    pub(super) fn harden_runtime(self, prf: Prf, password: &str, encoded: &str) {
         let Ok(Decoded { iterations, salt }) = decode(prf, encoded) else { return };
         let extra = i64::from(self.iterations).saturating_sub(iterations);
         if let Ok(extra @ 1..) = u32::try_from(extra) {
