@@ -2,10 +2,12 @@
 
     django_peer.py write COUNT SEED   a line a session: {"stored": …, "json": …}
     django_peer.py read               reads such lines and says on which Django reads something else
+    django_peer.py passwords CLASSES  checks or makes a password for each line, answers in a line
     django_peer.py engine SETTINGS    does with an engine what each line says, and answers in a line
 
 ``stored`` is what ``SessionStore.encode`` gives, ``json`` what its serializer writes. SETTINGS is a
-JSON object of Django's settings, ``SESSION_ENGINE`` among them.
+JSON object of Django's settings, ``SESSION_ENGINE`` among them. CLASSES is a JSON object of
+Django's password hashers, and of the parameters that they are to have.
 """
 
 from __future__ import annotations
@@ -232,6 +234,29 @@ def serve(name: str) -> None:
         print(json.dumps(said), flush=True)
 
 
+def passwords(classes: dict[str, dict[str, Any]]) -> None:
+    from django.contrib.auth import hashers
+
+    for name, parameters in classes.items():
+        for parameter, number in parameters.items():
+            setattr(getattr(hashers, name), parameter, number)
+    for line in sys.stdin:
+        command = json.loads(line)
+        renewed: list[str] = []
+        try:
+            if "encoded" in command:
+                is_correct = hashers.check_password(
+                    command["password"], command["encoded"], renewed.append
+                )
+                said = {"check": is_correct, "renewed": bool(renewed)}
+            else:
+                hasher = command["algorithm"]
+                said = {"encoded": hashers.make_password(command["password"], hasher=hasher)}
+        except Exception as error:  # noqa: BLE001 - whatever Django raises is an answer
+            said = {"raised": type(error).__name__}
+        print(json.dumps(said), flush=True)
+
+
 def configure(options: dict[str, Any]) -> None:
     """Set Django up as a settings module of these settings does."""
     import django
@@ -262,6 +287,11 @@ def main() -> None:
     if sys.argv[1] == "engine":
         configure(json.loads(sys.argv[2]))
         serve(settings.SESSION_ENGINE)
+        return
+    if sys.argv[1] == "passwords":
+        classes = json.loads(sys.argv[2])
+        configure({"PASSWORD_HASHERS": [f"django.contrib.auth.hashers.{name}" for name in classes]})
+        passwords(classes)
         return
     settings.configure(SECRET_KEY=SECRET_KEY)
     django.setup()

@@ -11,6 +11,7 @@ import django
 import pytest
 from conftest import SECRET_KEY
 from django.conf import global_settings, settings
+from django.contrib.auth import hashers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -135,6 +136,8 @@ def test_a_file_is_written_whole(tmp_path):
         ({"SESSION_ENGINE": "json"}, "SESSION_ENGINE names a module without"),
         ({"SESSION_COMPRESSION": "tiny"}, "SESSION_COMPRESSION must be"),
         ({"SECRET_KEY_FALLBACKS": "a text"}, "SECRET_KEY_FALLBACKS must be a list"),
+        ({"PASSWORD_HASHERS": "a text"}, "PASSWORD_HASHERS must be a list"),
+        ({"PASSWORD_HASHERS": ["no.such.Hasher"]}, "PASSWORD_HASHERS names a class that cannot"),
         ({"TIME_ZONE": None}, "TIME_ZONE must be the name of a time zone"),
         ({"ALLOWED_HOSTS": "example.com"}, "ALLOWED_HOSTS must be a list of texts"),
         ({"CSRF_COOKIE_AGE": "a year"}, "CSRF_COOKIE_AGE must be a whole number"),
@@ -166,3 +169,76 @@ def test_other_engines_and_paths():
     with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies"):
         salt = "django.contrib.sessions.backends.signed_cookies"
         assert exported()["SESSION_SALT"] == salt
+
+
+class Slower(hashers.PBKDF2PasswordHasher):
+    """With other parameters, as Django's documentation has it."""
+
+    iterations: int = 7
+    salt_entropy = 200
+
+
+class Slowest(Slower):
+    iterations = 8
+
+
+class Prehashed(hashers.PBKDF2PasswordHasher):
+    algorithm = "prehashed"
+
+    def encode(self, password, salt, iterations=None):
+        raise NotImplementedError
+
+
+class AfterAll(Prehashed):
+    iterations = 9
+
+
+def test_password_hashers_and_their_parameters():
+    found = exported()
+    assert found["PASSWORD_HASHERS"] == settings.PASSWORD_HASHERS
+    assert found["PASSWORD_HASHERS_PARAMETERS"].keys() == set(settings.PASSWORD_HASHERS)
+    module = "django.contrib.auth.hashers"
+    paths = [f"{__name__}.{name}" for name in ("Slower", "Slowest", "Prehashed", "AfterAll")]
+    paths += [f"{module}.{name}PasswordHasher" for name in ("PBKDF2", "Argon2", "BCrypt", "Scrypt")]
+    paths += [f"{module}.MD5PasswordHasher"]
+    with override_settings(PASSWORD_HASHERS=tuple(paths)):
+        found = exported()
+    assert found["PASSWORD_HASHERS"] == paths
+    slower, slowest, prehashed, after_all, pbkdf2, argon2, bcrypt, scrypt, md5 = (
+        found["PASSWORD_HASHERS_PARAMETERS"][path] for path in paths
+    )
+    assert pbkdf2 == {
+        "algorithm": "pbkdf2_sha256",
+        "class": f"{module}.PBKDF2PasswordHasher",
+        "iterations": hashers.PBKDF2PasswordHasher.iterations,
+        "salt_entropy": 128,
+    }
+    assert slower == {**pbkdf2, "iterations": 7, "salt_entropy": 200}
+    assert slowest == {**slower, "iterations": 8}
+    assert prehashed == after_all == {"algorithm": "prehashed"}
+    assert argon2 == {
+        "algorithm": "argon2",
+        "class": f"{module}.Argon2PasswordHasher",
+        "memory_cost": 102400,
+        "parallelism": 8,
+        "salt_entropy": 128,
+        "time_cost": 2,
+    }
+    assert bcrypt.pop("truncate", False) in {True, False}
+    assert bcrypt == {
+        "algorithm": "bcrypt",
+        "class": f"{module}.BCryptPasswordHasher",
+        "rounds": 12,
+        "salt_entropy": 128,
+    }
+    assert scrypt == {
+        "algorithm": "scrypt",
+        "block_size": 8,
+        "class": f"{module}.ScryptPasswordHasher",
+        "maxmem": 0,
+        "parallelism": hashers.ScryptPasswordHasher.parallelism,
+        "salt_entropy": 128,
+        "work_factor": 2**14,
+    }
+    expected = {"algorithm": "md5", "class": f"{module}.MD5PasswordHasher", "salt_entropy": 128}
+    assert md5 == expected

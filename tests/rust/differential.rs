@@ -22,7 +22,12 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts Django with these settings; `None`, and not silently, if there is none.
     pub(crate) fn start(settings: &Value) -> Option<Self> {
-        let mut command = peer(&["engine", &settings.to_string()])?;
+        Self::run(&["engine", &settings.to_string()])
+    }
+
+    /// As [`Engine::start`], in another of the peer's roles.
+    pub(crate) fn run(arguments: &[&str]) -> Option<Self> {
+        let mut command = peer(arguments)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());

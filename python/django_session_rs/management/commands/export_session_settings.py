@@ -6,12 +6,13 @@ import base64
 import json
 import os
 import tempfile
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
+from django.contrib.auth import hashers
 from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -72,6 +73,30 @@ RUST_SETTINGS = (
     "SESSION_TOUCH_INTERVAL",
 )
 
+# What a hasher class may say otherwise than its base in Django, and still be the same hasher.
+HASHER_PARAMETERS = (
+    "block_size",
+    "iterations",
+    "maxmem",
+    "memory_cost",
+    "parallelism",
+    "rounds",
+    "salt_entropy",
+    "time_cost",
+    "work_factor",
+)
+
+# What Python puts into a class by itself.
+CLASS_NAMES = (
+    "__annotate_func__",
+    "__annotations__",
+    "__annotations_cache__",
+    "__doc__",
+    "__firstlineno__",
+    "__module__",
+    "__static_attributes__",
+)
+
 
 class Command(BaseCommand):
     """``manage.py export_session_settings [--output FILE] [--include-secret]``."""
@@ -110,6 +135,8 @@ def exported(*, include_secret: bool) -> dict[str, Any]:
     for name, (types, words) in SETTINGS.items():
         found[name] = checked(name, types, words)
     found["SESSION_COMPRESSION"] = compression()
+    found["PASSWORD_HASHERS"] = checked("PASSWORD_HASHERS", (list, tuple), "a list of classes")
+    found["PASSWORD_HASHERS_PARAMETERS"] = hasher_parameters()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
     found |= {name: getattr(settings, name) for name in RUST_SETTINGS if hasattr(settings, name)}
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
@@ -159,6 +186,54 @@ def compression() -> str:
             "SESSION_COMPRESSION must be 'fast' or 'small': correct it in the settings module."
         )
     return str(value)
+
+
+def hasher_parameters() -> dict[str, dict[str, Any]]:
+    """Return what each hasher is, by its path: a class of Django's, or one of the site's own."""
+    try:
+        loaded = hashers.get_hashers()
+    except (ImportError, ImproperlyConfigured) as error:
+        raise CommandError(
+            f"PASSWORD_HASHERS names a class that cannot be used ({error}): correct it in the "
+            "settings module, or install what it needs."
+        ) from error
+    return {
+        path: hasher_description(hasher)
+        for path, hasher in zip(settings.PASSWORD_HASHERS, loaded, strict=True)
+    }
+
+
+def hasher_description(hasher: hashers.BasePasswordHasher) -> dict[str, Any]:
+    """Return the algorithm of a hasher and, unless it has code of its own, class and parameters."""
+    found: dict[str, Any] = {"algorithm": hasher.algorithm}
+    base = hasher_base(type(hasher))
+    if base is None:
+        return found
+    found["class"] = f"{base.__module__}.{base.__qualname__}"
+    found |= {name: getattr(hasher, name) for name in HASHER_PARAMETERS if hasattr(hasher, name)}
+    if issubclass(base, hashers.BCryptSHA256PasswordHasher):
+        truncates = bcrypt_truncates()
+        if truncates is not None:
+            found["truncate"] = truncates
+    return found
+
+
+def hasher_base(hasher: type) -> type | None:
+    """Return Django's class that a hasher is, if nothing but parameters tells them apart."""
+    for base in hasher.__mro__:
+        if base.__module__ == hashers.__name__:
+            return base
+        if not vars(base).keys() <= {*HASHER_PARAMETERS, *CLASS_NAMES}:
+            return None
+    return None
+
+
+def bcrypt_truncates() -> bool | None:
+    """Whether the ``bcrypt`` installed cuts long passwords off; since 5.0 it refuses them."""
+    try:
+        return int(metadata.version("bcrypt").split(".")[0]) < 5
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
 
 
 def engine_salt(engine: str) -> str:
