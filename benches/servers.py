@@ -360,7 +360,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", default="1,64")
-    parser.add_argument("--only", default="", help="servers and stores with one of these words")
+    parser.add_argument("--only", default="", help="servers and stores with these words")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing; it is a package of that name in Debian, Fedora and Homebrew")

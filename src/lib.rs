@@ -10,11 +10,14 @@
 //! |---|---|---|
 //! | [`codec`] | what do these bytes say? | `django.core.signing`, `SessionBase.encode` |
 //! | [`session`] | what may a session do, and when does it expire? | `SessionBase`, the settings |
+#![cfg_attr(
+    feature = "auth",
+    doc = "| [`auth`] | whose is it, and what may the user do? | `django.contrib.auth` |"
+)]
 //! | [`store`] | where is it kept? | `django.contrib.sessions.backends` |
-#![cfg_attr(feature = "auth", doc = "| [`auth`] | who is it? | `django.contrib.auth` |")]
 #![cfg_attr(
     feature = "tower",
-    doc = "| [`web`] | which cookie does the response carry? | `SessionMiddleware` |"
+    doc = "| [`web`] | which cookie does the response carry? may this request act? | `SessionMiddleware`, `CsrfViewMiddleware` |"
 )]
 //!
 //! Each uses only those above it, except that the web layer knows the trait [`SessionStore`] and no store.
@@ -51,10 +54,10 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `auth` | `auth::hashers`: passwords as Django checks and makes them |
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
-//! | `tower` | `SessionLayer` |
-//! | `axum` | `tower`, and the extractors `Session` and `UserId` |
+//! | `auth` | `auth`: the user of a session, logging in, passwords, permissions |
+//! | `tower` | `SessionLayer` and `CsrfLayer` |
+//! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf` |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `file` | `FileStore`, on Unix |
 //! | `memcached` | `cache`, and `MemcachedCache` |
@@ -92,7 +95,7 @@ pub use store::SqlStore;
 #[cfg(feature = "axum")]
 pub use web::UserId;
 #[cfg(feature = "tower")]
-pub use web::{SessionLayer, SessionRejection};
+pub use web::{Csrf, CsrfLayer, CsrfSettings, SessionLayer, SessionRejection};
 
 /// The examples in long texts are compiled, and the texts stay at hand in the documentation.
 #[doc = include_str!("../docs/formats.md")]
@@ -101,6 +104,9 @@ pub mod formats {}
 #[doc = include_str!("../docs/compatibility.md")]
 #[cfg(any(doc, doctest))]
 pub mod compatibility {}
+#[doc = include_str!("../docs/csrf.md")]
+#[cfg(any(doc, all(doctest, feature = "axum")))]
+pub mod csrf {}
 
 /// The README's examples are compiled.
 #[cfg(all(doctest, feature = "axum", feature = "_sql"))]

@@ -263,6 +263,22 @@ impl SessionSettings {
         DateTime::now(now, self.use_tz, &self.time_zone)
     }
 
+    /// Reads a setting that says `SameSite` of a cookie.
+    pub(crate) fn samesite(
+        name: &'static str,
+        value: &Value,
+    ) -> Result<Option<SameSite>, SettingsError> {
+        match value {
+            Value::Null | Value::Bool(false) => Ok(None),
+            Value::String(text) if text.eq_ignore_ascii_case("lax") => Ok(Some(SameSite::Lax)),
+            Value::String(text) if text.eq_ignore_ascii_case("none") => Ok(Some(SameSite::None)),
+            Value::String(text) if text.eq_ignore_ascii_case("strict") => {
+                Ok(Some(SameSite::Strict))
+            }
+            _ => Err(SettingsError::Invalid { name, expected: "Lax, Strict, None or False" }),
+        }
+    }
+
     /// Takes every setting that `find` knows.
     fn overlay(&mut self, find: impl Fn(&str) -> Option<Value>) -> Result<(), SettingsError> {
         let text = |name, expected| text(&find, name, expected);
@@ -326,20 +342,7 @@ impl SessionSettings {
             self.cookie_path = path;
         }
         if let Some(value) = find("SESSION_COOKIE_SAMESITE") {
-            self.cookie_samesite = match &value {
-                Value::Null | Value::Bool(false) => None,
-                Value::String(text) if text.eq_ignore_ascii_case("lax") => Some(SameSite::Lax),
-                Value::String(text) if text.eq_ignore_ascii_case("none") => Some(SameSite::None),
-                Value::String(text) if text.eq_ignore_ascii_case("strict") => {
-                    Some(SameSite::Strict)
-                }
-                _ => {
-                    return Err(SettingsError::Invalid {
-                        name: "SESSION_COOKIE_SAMESITE",
-                        expected: "Lax, Strict, None or False",
-                    });
-                }
-            };
+            self.cookie_samesite = Self::samesite("SESSION_COOKIE_SAMESITE", &value)?;
         }
         for (name, place) in [
             ("SESSION_COOKIE_SECURE", &mut self.cookie_secure),

@@ -52,6 +52,8 @@ mod sql;
 pub mod testing;
 #[cfg(feature = "_url")]
 mod url;
+#[cfg(all(feature = "auth", feature = "_sql"))]
+mod users;
 
 #[cfg(feature = "cache")]
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
@@ -91,3 +93,5 @@ pub use sql::{SqlError, SqlPool, SqlStore};
 pub use sqlx;
 #[cfg(feature = "_url")]
 pub use url::{StoreUrl, UrlError};
+#[cfg(all(feature = "auth", feature = "_sql"))]
+pub use users::SqlUsers;

@@ -1,4 +1,4 @@
-//! Reading and writing the session cookie, byte for byte as Django does.
+//! Reading and writing the cookies of sessions and of CSRF protection, byte for byte as Django does.
 //!
 //! Reading is `django.http.cookie.parse_cookie` with the unquoting of Python's `http.cookies`; writing
 //! is `HttpResponse.set_cookie` and `delete_cookie` with its quoting. Bytes that are not UTF-8 become
@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
 
 use super::SessionRejection;
 use crate::session::{DateTime, SameSite, SessionKey, SessionSettings};
@@ -44,13 +45,15 @@ pub(super) fn set(
     session_key: &SessionKey,
     expiry: Option<(i64, DateTime)>,
 ) -> Result<HeaderValue, SessionRejection> {
-    let attributes = Attributes {
+    SetCookie {
+        value: session_key.as_str(),
         expires: expiry.map(|(_, date)| http_date(date)),
         max_age: expiry.map(|(age, _)| age),
         http_only: settings.cookie_httponly,
         secure: settings.cookie_secure,
-    };
-    attributes.header(settings, session_key.as_str())
+        ..SetCookie::of_session(settings)
+    }
+    .header()
 }
 
 /// The header that makes the client forget the cookie.
@@ -59,50 +62,85 @@ pub(super) fn set(
 /// `SESSION_COOKIE_SECURE`: browsers would ignore the header otherwise.
 pub(super) fn delete(settings: &SessionSettings) -> Result<HeaderValue, SessionRejection> {
     let name = &settings.cookie_name;
-    let attributes = Attributes {
+    SetCookie {
         expires: Some("Thu, 01 Jan 1970 00:00:00 GMT".to_owned()),
         max_age: Some(0),
-        http_only: false,
         secure: name.starts_with("__Secure-")
             || name.starts_with("__Host-")
             || settings.cookie_samesite == Some(SameSite::None),
-    };
-    attributes.header(settings, "")
+        ..SetCookie::of_session(settings)
+    }
+    .header()
 }
 
 /// The setting that cannot stand in a `Set-Cookie` header, if there is one. Django notices with the
 /// first cookie it sends.
 pub(super) fn unusable_setting(settings: &SessionSettings) -> Option<&'static str> {
-    let is_plain =
-        |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' if byte != b';'));
-    if settings.cookie_name.is_empty() || !settings.cookie_name.bytes().all(is_legal) {
-        Some("SESSION_COOKIE_NAME")
-    } else if !settings.cookie_domain.as_deref().is_none_or(is_plain) {
-        Some("SESSION_COOKIE_DOMAIN")
-    } else if !is_plain(&settings.cookie_path) {
-        Some("SESSION_COOKIE_PATH")
-    } else {
-        None
+    Some(match SetCookie::of_session(settings).unusable_part()? {
+        Part::Name => "SESSION_COOKIE_NAME",
+        Part::Domain => "SESSION_COOKIE_DOMAIN",
+        Part::Path => "SESSION_COOKIE_PATH",
+    })
+}
+
+/// The date in `expires` of a cookie that lives so many seconds; none if there is no such date.
+pub(super) fn expires(now: Timestamp, age: i64) -> Option<String> {
+    let date = now.checked_add(SignedDuration::from_secs(age)).ok()?;
+    Some(http_date(DateTime::Aware(date)))
+}
+
+/// A cookie to set: the arguments of `HttpResponse.set_cookie`.
+#[derive(Default)]
+pub(super) struct SetCookie<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a str,
+    pub(super) domain: Option<&'a str>,
+    pub(super) expires: Option<String>,
+    pub(super) http_only: bool,
+    pub(super) max_age: Option<i64>,
+    pub(super) path: &'a str,
+    pub(super) same_site: Option<SameSite>,
+    pub(super) secure: bool,
+}
+
+/// What of a cookie is a setting and text.
+pub(super) enum Part {
+    Domain,
+    Name,
+    Path,
+}
+
+impl<'a> SetCookie<'a> {
+    /// What setting and deleting the session cookie have in common.
+    fn of_session(settings: &'a SessionSettings) -> Self {
+        Self {
+            name: &settings.cookie_name,
+            domain: settings.cookie_domain.as_deref(),
+            path: &settings.cookie_path,
+            same_site: settings.cookie_samesite,
+            ..Self::default()
+        }
     }
-}
 
-/// The attributes that differ between setting and deleting; the others are settings.
-struct Attributes {
-    expires: Option<String>,
-    max_age: Option<i64>,
-    http_only: bool,
-    secure: bool,
-}
+    /// What cannot stand in a header.
+    pub(super) fn unusable_part(&self) -> Option<Part> {
+        let is_plain =
+            |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' if byte != b';'));
+        if self.name.is_empty() || !self.name.bytes().all(is_legal) {
+            Some(Part::Name)
+        } else if !self.domain.is_none_or(is_plain) {
+            Some(Part::Domain)
+        } else if !is_plain(self.path) {
+            Some(Part::Path)
+        } else {
+            None
+        }
+    }
 
-impl Attributes {
     /// Python sorts the attributes by their names in lower case and leaves empty ones out.
-    fn header(
-        &self,
-        settings: &SessionSettings,
-        value: &str,
-    ) -> Result<HeaderValue, SessionRejection> {
-        let mut line = format!("{}={}", settings.cookie_name, quote(value));
-        if let Some(domain) = &settings.cookie_domain {
+    pub(super) fn header(&self) -> Result<HeaderValue, SessionRejection> {
+        let mut line = format!("{}={}", self.name, quote(self.value));
+        if let Some(domain) = self.domain {
             push(&mut line, "Domain", domain);
         }
         if let Some(expires) = &self.expires {
@@ -114,8 +152,8 @@ impl Attributes {
         if let Some(max_age) = self.max_age {
             push(&mut line, "Max-Age", &max_age.to_string());
         }
-        push(&mut line, "Path", &settings.cookie_path);
-        if let Some(same_site) = settings.cookie_samesite {
+        push(&mut line, "Path", self.path);
+        if let Some(same_site) = self.same_site {
             push(&mut line, "SameSite", &same_site.to_string());
         }
         if self.secure {
@@ -193,7 +231,7 @@ fn unquote(value: &str) -> Cow<'_, str> {
 }
 
 /// Python's `str.strip`, which takes four separators for white space that Unicode does not.
-fn strip(text: &str) -> &str {
+pub(super) fn strip(text: &str) -> &str {
     text.trim_matches(|char: char| char.is_whitespace() || matches!(char, '\x1c'..='\x1f'))
 }
 

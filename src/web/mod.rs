@@ -1,6 +1,6 @@
-//! Django's `SessionMiddleware` for Rust services.
+//! Django's `SessionMiddleware` and `CsrfViewMiddleware` for Rust services.
 //!
-//! This file holds the decisions, free of any framework: what Django 6.1 does in
+//! [`CsrfLayer`] is a module of its own. This file holds the decisions about sessions, free of any framework: what Django 6.1 does in
 //! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
 //! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
 //!
@@ -14,6 +14,7 @@
 #[cfg(feature = "axum")]
 mod axum;
 mod cookie;
+mod csrf;
 mod rejection;
 mod tower;
 
@@ -22,6 +23,10 @@ use http::{StatusCode, response};
 
 #[cfg(feature = "axum")]
 pub use self::axum::UserId;
+pub use self::csrf::{
+    Csrf, CsrfBody, CsrfChecked, CsrfExempt, CsrfExemptService, CsrfFuture, CsrfLayer,
+    CsrfRejection, CsrfService, CsrfSettings, FormError, Shown, TokenFault, TokenFormat,
+};
 pub use self::rejection::SessionRejection;
 pub use self::tower::{ResponseFuture, SessionLayer, SessionService};
 use crate::session::{Flags, Session, SessionError, SessionSettings};

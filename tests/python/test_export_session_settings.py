@@ -36,6 +36,31 @@ def test_every_session_setting_of_django_is_there():
     assert found["SECRET_KEY_FALLBACKS_COUNT"] == 0
 
 
+def test_every_setting_of_csrf_protection_is_there():
+    proxy = ("HTTP_X_FORWARDED_PROTO", "https")
+    changed = {
+        "ALLOWED_HOSTS": ["example.com"],
+        "CSRF_COOKIE_AGE": None,
+        "CSRF_TRUSTED_ORIGINS": ("https://*.example.com",),
+        "SECURE_PROXY_SSL_HEADER": proxy,
+    }
+    with override_settings(**changed):
+        found = exported()
+        names = {name for name in dir(global_settings) if name.startswith("CSRF_")}
+        # A view of Python's, and what 4.1 brought for one release.
+        names -= {"CSRF_FAILURE_VIEW", "CSRF_COOKIE_MASKED"}
+        names |= {"DEBUG", "USE_X_FORWARDED_HOST", "USE_X_FORWARDED_PORT"}
+        names |= {name for name in dir(global_settings) if name.startswith("DATA_UPLOAD_MAX_")}
+        assert names <= found.keys()
+        assert {name: found[name] for name in changed} == {
+            **changed,
+            "CSRF_TRUSTED_ORIGINS": ["https://*.example.com"],
+            "SECURE_PROXY_SSL_HEADER": list(proxy),
+        }
+        for name in names - changed.keys():
+            assert found[name] == getattr(settings, name)
+
+
 def test_what_only_the_rust_side_reads_goes_along():
     found = exported()
     assert not {"SESSION_ON_CONFLICT", "SESSION_TOUCH_INTERVAL", "SESSION_ACCEPT"} & found.keys()
@@ -114,6 +139,12 @@ def test_a_file_is_written_whole(tmp_path):
         ({"PASSWORD_HASHERS": "a text"}, "PASSWORD_HASHERS must be a list"),
         ({"PASSWORD_HASHERS": ["no.such.Hasher"]}, "PASSWORD_HASHERS names a class that cannot"),
         ({"TIME_ZONE": None}, "TIME_ZONE must be the name of a time zone"),
+        ({"ALLOWED_HOSTS": "example.com"}, "ALLOWED_HOSTS must be a list of texts"),
+        ({"CSRF_COOKIE_AGE": "a year"}, "CSRF_COOKIE_AGE must be a whole number"),
+        ({"CSRF_COOKIE_SAMESITE": True}, "CSRF_COOKIE_SAMESITE must be"),
+        ({"CSRF_TRUSTED_ORIGINS": [5]}, "CSRF_TRUSTED_ORIGINS must be a list of texts"),
+        ({"DATA_UPLOAD_MAX_NUMBER_FIELDS": True}, "DATA_UPLOAD_MAX_NUMBER_FIELDS must be"),
+        ({"SECURE_PROXY_SSL_HEADER": "https"}, "SECURE_PROXY_SSL_HEADER must be a pair of texts"),
     ],
 )
 def test_what_is_wrong_is_named(changed, message):

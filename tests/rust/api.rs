@@ -11,6 +11,9 @@ use django_session::signing::{
     UnsignedCookie, Verified,
 };
 use django_session::store::{FileError, FileStore, MemoryStore, SignedCookieStore};
+use django_session::web::{
+    Csrf, CsrfBody, CsrfChecked, CsrfExempt, CsrfLayer, CsrfRejection, CsrfSettings,
+};
 use django_session::{
     DateTime, DecodeError, EncodeError, Expiry, SecretKey, Session, SessionData, SessionError,
     SessionKey, SessionLayer, SessionRejection, SessionSettings, StoreError, UserId,
@@ -21,6 +24,13 @@ const fn shared<T: Send + Sync + Debug + 'static>() {}
 const fn cloned<T: Clone>() {}
 
 const _: () = {
+    shared::<Csrf>();
+    shared::<CsrfBody<http_body_util::Full<bytes::Bytes>>>();
+    shared::<CsrfChecked>();
+    shared::<CsrfExempt>();
+    shared::<CsrfLayer>();
+    shared::<CsrfRejection>();
+    shared::<CsrfSettings>();
     shared::<Session>();
     shared::<SessionCodec>();
     shared::<SessionData>();

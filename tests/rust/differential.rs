@@ -78,14 +78,19 @@ impl Random {
     }
 }
 
-pub(crate) fn peer(arguments: &[&str]) -> Option<Command> {
+/// The interpreter beside which Django is installed; `None`, and not silently, if there is none.
+pub(crate) fn python() -> Option<Command> {
     let Some(python) = std::env::var_os("TEST_PYTHON") else {
         let message = "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
         assert!(std::env::var_os("CI").is_none(), "{message}");
         eprintln!("{message}");
         return None;
     };
-    let mut command = Command::new(python);
+    Some(Command::new(python))
+}
+
+pub(crate) fn peer(arguments: &[&str]) -> Option<Command> {
+    let mut command = python()?;
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/django_peer.py")).args(arguments);
     Some(command)
 }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod api;
+mod auth;
 mod cache;
 mod cache_engines;
 mod cached_db;
 mod codec;
 mod conflicts;
 mod connect;
+mod csrf;
 mod database_cache;
 mod diagnose;
 mod differential;

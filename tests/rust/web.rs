@@ -730,10 +730,10 @@ async fn written_line(session_key: &str) -> Vec<u8> {
     lines[0].as_bytes().to_vec()
 }
 
-type Logs = Arc<Mutex<Vec<String>>>;
+pub(crate) type Logs = Arc<Mutex<Vec<String>>>;
 
 /// What this thread logs, as `LEVEL target message field=value`, until the guard is dropped.
-fn capture_logs() -> (Logs, tracing::subscriber::DefaultGuard) {
+pub(crate) fn capture_logs() -> (Logs, tracing::subscriber::DefaultGuard) {
     let logs = Logs::default();
     let guard = tracing::subscriber::set_default(Capture(Arc::clone(&logs)));
     (logs, guard)

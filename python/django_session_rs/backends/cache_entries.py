@@ -87,14 +87,18 @@ def answering(*keys: str) -> Iterator[None]:
     except (InvalidCacheKey, StoreError):
         raise
     except Exception as error:  # noqa: BLE001 - clients have errors of their own
-        cause = StoreError(class_of(error)) if _names(error, keys) else error
-        raise StoreUnavailableError(reason_of(error)) from cause
+        raise StoreUnavailableError(reason_of(error)) from without_keys(error, *keys)
 
 
 def class_of(error: BaseException) -> str:
     """Return the name of an error's class, to be told where its text may hold what is secret."""
     kind = type(error)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def without_keys(error: Exception, *keys: str) -> Exception:
+    """Return an error that may be shown: this one, or its class if its text has one of the keys."""
+    return StoreError(class_of(error)) if _names(error, keys) else error
 
 
 def _names(error: BaseException | None, keys: Sequence[str]) -> bool:

@@ -32,7 +32,13 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from django_session_rs.backends import db
-from django_session_rs.backends.cache_entries import Entries, Entry, Written, class_of, entries_of
+from django_session_rs.backends.cache_entries import (
+    Entries,
+    Entry,
+    Written,
+    entries_of,
+    without_keys,
+)
 from django_session_rs.backends.conflicts import notes_outage
 from django_session_rs.exceptions import CorruptSessionError, StoreUnavailableError
 
@@ -261,9 +267,10 @@ class SessionStore(db.SessionStore, DjangoSessionStore):
             self._copy = self._entries.add(key, self._session_cache, timeout)
         except InvalidCacheKey:
             return
-        except Exception as error:  # noqa: BLE001 - as Django
-            # There is no copy then, and the row answers. A client may have the key in its text.
-            logger.error("Error saving to cache (%s)", class_of(error))  # noqa: TRY400
+        except Exception as error:
+            # There is no copy then, and the row answers.
+            shown = without_keys(error, session_key)
+            logger.exception("Error saving to cache (%s)", self._cache, exc_info=shown)
             return
         if self._copy is None:
             # Left behind by somebody else.

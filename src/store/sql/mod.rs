@@ -110,6 +110,17 @@ pub struct SqlStore {
     spare: Spare,
 }
 
+/// The way of a store to its database, for others to go.
+#[cfg(feature = "auth")]
+pub(super) struct Way {
+    pub(super) pool: SqlPool,
+    pub(super) zone: Zone,
+    pub(super) persistent: bool,
+    pub(super) timeout: Duration,
+    pub(super) writer: Writer,
+    pub(super) spare: Spare,
+}
+
 /// Connections to a database of one of the kinds that were compiled in.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -233,6 +244,9 @@ macro_rules! run {
     ($store:expr, $statement:ident [$($parameter:expr),+] fetch_optional, $read:expr) => {
         run!(@ $store, $statement [$($parameter),+] fetch_optional, $read).0
     };
+    ($store:expr, $statement:ident [$($parameter:expr),+] fetch_all, $read:expr) => {
+        run!(@ $store, $statement [$($parameter),+] fetch_all, $read).0
+    };
     (@ $store:expr, $statement:ident [$($parameter:expr),+] $how:ident, $read:expr) => {
         match &$store.pool {
             #[cfg(feature = "mysql")]
@@ -286,7 +300,7 @@ macro_rules! run {
     }};
 }
 
-#[cfg(feature = "cache")]
+#[cfg(any(feature = "auth", feature = "cache"))]
 pub(super) use run;
 
 impl Outcome {
@@ -381,6 +395,19 @@ impl SqlStore {
     pub fn with_clear_batch(mut self, sessions: NonZeroU32) -> Self {
         self.clear_batch = sessions;
         self
+    }
+
+    /// How statements get to the database.
+    #[cfg(feature = "auth")]
+    pub(super) fn way(&self) -> Way {
+        Way {
+            pool: self.pool.clone(),
+            zone: self.zone.clone(),
+            persistent: self.persistent,
+            timeout: self.timeout,
+            writer: self.writer.clone(),
+            spare: self.spare.clone(),
+        }
     }
 
     /// The connections.

@@ -1,4 +1,4 @@
-"""Write the session settings of this project as JSON, for programs that are not Python."""
+"""Write the settings of sessions and CSRF protection as JSON, for programs that are not Python."""
 
 from __future__ import annotations
 
@@ -26,17 +26,33 @@ __all__ = ["Command"]
 TEXT = ((str,), "a text")
 TRUTH = ((bool,), "True or False")
 OPTIONAL_TEXT = ((str, type(None)), "a text or None")
+TEXTS = ((list, tuple), "a list of texts")
+LIMIT = ((int, type(None)), "a number or None")
+SAMESITE = ((str, bool, type(None)), "'Lax', 'Strict', 'None', None or False")
 SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
+    "ALLOWED_HOSTS": TEXTS,
+    "CSRF_COOKIE_AGE": ((int, type(None)), "a whole number of seconds or None"),
+    "CSRF_COOKIE_DOMAIN": OPTIONAL_TEXT,
+    "CSRF_COOKIE_HTTPONLY": TRUTH,
+    "CSRF_COOKIE_NAME": TEXT,
+    "CSRF_COOKIE_PATH": TEXT,
+    "CSRF_COOKIE_SAMESITE": SAMESITE,
+    "CSRF_COOKIE_SECURE": TRUTH,
+    "CSRF_HEADER_NAME": TEXT,
+    "CSRF_TRUSTED_ORIGINS": TEXTS,
+    "CSRF_USE_SESSIONS": TRUTH,
+    "DATA_UPLOAD_MAX_MEMORY_SIZE": LIMIT,
+    "DATA_UPLOAD_MAX_NUMBER_FIELDS": LIMIT,
+    "DATA_UPLOAD_MAX_NUMBER_FILES": LIMIT,
+    "DEBUG": TRUTH,
+    "SECURE_PROXY_SSL_HEADER": ((list, tuple, type(None)), "a pair of texts or None"),
     "SESSION_CACHE_ALIAS": TEXT,
     "SESSION_COOKIE_AGE": ((int,), "a whole number of seconds"),
     "SESSION_COOKIE_DOMAIN": OPTIONAL_TEXT,
     "SESSION_COOKIE_HTTPONLY": TRUTH,
     "SESSION_COOKIE_NAME": TEXT,
     "SESSION_COOKIE_PATH": TEXT,
-    "SESSION_COOKIE_SAMESITE": (
-        (str, bool, type(None)),
-        "'Lax', 'Strict', 'None', None or False",
-    ),
+    "SESSION_COOKIE_SAMESITE": SAMESITE,
     "SESSION_COOKIE_SECURE": TRUTH,
     "SESSION_ENGINE": TEXT,
     "SESSION_EXPIRE_AT_BROWSER_CLOSE": TRUTH,
@@ -45,6 +61,8 @@ SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "SESSION_SERIALIZER": TEXT,
     "TIME_ZONE": ((str,), "the name of a time zone"),
     "USE_TZ": TRUTH,
+    "USE_X_FORWARDED_HOST": TRUTH,
+    "USE_X_FORWARDED_PORT": TRUTH,
 }
 
 RUST_SETTINGS = (
@@ -84,8 +102,9 @@ class Command(BaseCommand):
     """``manage.py export_session_settings [--output FILE] [--include-secret]``."""
 
     help = (
-        "Writes every setting that sessions depend on as one JSON object: to standard output, or "
-        "whole and at once to a file. Without --include-secret no key is written."
+        "Writes every setting that sessions and CSRF protection depend on as one JSON object: to "
+        "standard output, or whole and at once to a file. Without --include-secret no key is "
+        "written."
     )
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's attribute
 
@@ -142,9 +161,12 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     except AttributeError:
         raise CommandError(f"{name} is missing: set it to {words}.") from None
     is_stray_bool = isinstance(value, bool) and bool not in types
-    if not isinstance(value, types) or is_stray_bool:
-        raise CommandError(f"{name} must be {words}: correct it in the settings module.")
-    if name == "SESSION_COOKIE_SAMESITE" and not is_samesite(value):
+    is_usable = isinstance(value, types) and not is_stray_bool
+    if is_usable and name.endswith("_SAMESITE"):
+        is_usable = is_samesite(value)
+    if is_usable and "texts" in words and value is not None:
+        is_usable = all(isinstance(text, str) for text in value)
+    if not is_usable:
         raise CommandError(f"{name} must be {words}: correct it in the settings module.")
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 

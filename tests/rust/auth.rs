@@ -1,0 +1,301 @@
+//! Whose a session is: the same as for an installed Django, in every state of a user and a session.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use django_session::auth::{
+    Auth, AuthError, AuthSettings, Authentication, PermissionTables, PrimaryKeyType, Refusal,
+    UserModel, UserStore as _,
+};
+use django_session::store::SqlUsers;
+use django_session::{SecretKey, Session, SessionKey, SessionSettings, SqlStore};
+use serde_json::Value;
+
+use crate::differential::SECRET_KEY;
+use crate::stores::server;
+
+/// `tests/auth_peer.py`.
+struct Peer {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(url: &str, user_model: &str, count: usize, seed: u64) -> Option<Self> {
+        let Some(python) = std::env::var_os("TEST_PYTHON") else {
+            let message =
+                "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
+            assert!(std::env::var_os("CI").is_none(), "{message}");
+            eprintln!("{message}");
+            return None;
+        };
+        let mut command = Command::new(python);
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/auth_peer.py"))
+            .args([url, user_model, &count.to_string(), &seed.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Some(Self { child, input, output })
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("Django has ended: {line}"))
+    }
+
+    /// What Django makes of a session.
+    fn ask(&mut self, session_key: &SessionKey) -> Value {
+        let input = self.input.as_mut().unwrap();
+        writeln!(input, "{}", Value::from(session_key.as_str())).unwrap();
+        input.flush().unwrap();
+        self.line()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It removes its database, once it has said what it has to say.
+        drop(self.input.take());
+        std::io::copy(&mut self.output, &mut std::io::sink()).unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn user_model(told: &Value) -> UserModel {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut model = UserModel::default();
+    model.table = text(&told["table"]);
+    model.primary_key = text(&told["primary_key"]);
+    model.primary_key_type = match &*text(&told["kind"]) {
+        "AutoField" => PrimaryKeyType::INTEGER,
+        "UUIDField" => PrimaryKeyType::Uuid,
+        _ => PrimaryKeyType::Text,
+    };
+    model.username = text(&told["username"]);
+    for missing in told["missing"].as_array().unwrap() {
+        match missing.as_str().unwrap() {
+            "is_active" => model.is_active = None,
+            "is_staff" => model.is_staff = None,
+            _ => model.is_superuser = None,
+        }
+    }
+    model.permissions = told.get("groups").map(|groups| {
+        let mut tables = PermissionTables::default();
+        tables.user_groups = text(&groups[0]);
+        tables.user_groups_user = text(&groups[1]);
+        tables.user_permissions = text(&told["user_permissions"][0]);
+        tables.user_permissions_user = text(&told["user_permissions"][1]);
+        tables
+    });
+    model
+}
+
+/// A site with certain settings.
+struct Site {
+    store: Arc<SqlStore>,
+    settings: Arc<SessionSettings>,
+    auth: Auth,
+}
+
+impl Site {
+    fn new(store: &SqlStore, model: &UserModel, chosen: &Value) -> Self {
+        let texts = |name: &str| {
+            let values = chosen[name].as_array().unwrap();
+            values.iter().map(|value| value.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mut settings =
+            SessionSettings::default().with_secret_key(SecretKey::new(SECRET_KEY).unwrap());
+        settings.secret_key_fallbacks = texts("SECRET_KEY_FALLBACKS")
+            .iter()
+            .map(|key| SecretKey::new(&**key).unwrap())
+            .collect();
+        let store = SqlStore::new(store.pool().clone(), settings.codec().unwrap());
+        let settings = Arc::new(settings);
+        let backends = texts("AUTHENTICATION_BACKENDS");
+        let auth_settings = AuthSettings::new(Arc::clone(&settings))
+            .with_user_model(model.clone())
+            .with_backends(backends.iter().map(|path| &**path));
+        let auth = Auth::new(SqlUsers::beside(&store, model), auth_settings);
+        Self { store: Arc::new(store), settings, auth }
+    }
+
+    fn session(&self, session_key: &SessionKey) -> Session {
+        let settings = Arc::clone(&self.settings);
+        Session::new(self.store.clone(), settings, Some(session_key.clone()))
+    }
+}
+
+const PERMISSIONS: [&str; 7] = [
+    "auth.add_user",
+    "auth.view_group",
+    "auth.delete_group",
+    "sessions.view_session",
+    "sessions.nothing",
+    "auth",
+    "",
+];
+
+/// Does with one of two equal sessions what Django has done with the other one.
+async fn compare(site: &Site, state: &Value) -> &'static str {
+    let session_key = SessionKey::parse(state["key"].as_str().unwrap()).unwrap();
+    let session = site.session(&session_key);
+    let found = site.auth.get_user(&session).await;
+    let outcome = match &found {
+        Ok(Authentication::User(user)) => {
+            assert_eq!(state["user"], user.pk().as_str(), "{state}");
+            if let Some(granted) = state["granted"].as_array() {
+                for (name, granted) in PERMISSIONS.iter().zip(granted) {
+                    let has_perm = site.auth.has_perm(user, name).await.unwrap();
+                    assert_eq!(*granted, has_perm, "{name} {state}");
+                }
+                let modules = state["modules"].as_array().unwrap();
+                for (name, granted) in ["auth", "none", ""].iter().zip(modules) {
+                    let has_perms = site.auth.has_module_perms(user, name).await.unwrap();
+                    assert_eq!(*granted, has_perms, "{name} {state}");
+                }
+            }
+            if let Some(permissions) = state["permissions"].as_array() {
+                let ours = site.auth.permissions(user).await.unwrap();
+                assert!(permissions.iter().eq(ours.iter().map(|name| &**name)), "{state}");
+            }
+            "user"
+        }
+        Ok(nobody) => {
+            assert!(state["user"].is_null() && state.get("raised").is_none(), "{nobody:?} {state}");
+            match nobody {
+                Authentication::Refused(Refusal::Backend) => "backend",
+                Authentication::Refused(Refusal::Inactive) => "inactive",
+                Authentication::Refused(Refusal::NoSuchUser) => "no such user",
+                Authentication::Refused(Refusal::SessionAuthHash) => "hash",
+                _ => "anonymous",
+            }
+        }
+        Err(AuthError::InvalidPrimaryKey(_)) => {
+            assert!(state.get("raised").is_some(), "{state}");
+            "raised"
+        }
+        Err(error) => panic!("{error} {state}"),
+    };
+    // The end of the request.
+    if session.modified().await && !session.is_empty().await {
+        session.save().await.unwrap();
+    }
+    let now = session.session_key().await;
+    let is_moved = now.as_ref().is_some_and(|now| *now != session_key);
+    assert_eq!(state["is_moved"], is_moved, "{state}");
+    assert_eq!(state["is_left"], session.exists(&session_key).await.unwrap(), "{state}");
+    let data = match &now {
+        Some(now) => Some(site.session(now).data().await.unwrap().to_json().unwrap()),
+        None => None,
+    };
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let data = data.map_or(Value::Null, |data| parsed(&data));
+    assert_eq!(data, state["data"].as_str().map_or(Value::Null, parsed), "{state}");
+    outcome
+}
+
+/// An empty place for the databases of one test.
+fn address(url: &str, database: &str) -> String {
+    if !url.contains("://") {
+        return format!("sqlite:{database}");
+    }
+    let (server, _) = url.rsplit_once('/').unwrap();
+    format!("{server}/{database}")
+}
+
+async fn states(url: &str, name: &str, count: usize) {
+    let Some(mut peer) = Peer::start(url, name, count, 20_260_101) else { return };
+    let told = peer.line();
+    let model = user_model(&told["model"]);
+    let settings = SessionSettings::default().with_secret_key(SecretKey::new(SECRET_KEY).unwrap());
+    let address = address(url, told["database"].as_str().unwrap());
+    let store = SqlStore::connect(&address, &settings).await.unwrap();
+    let mut sites: HashMap<String, Site> = HashMap::new();
+    let mut outcomes: HashMap<&str, usize> = HashMap::new();
+    let mut users = Vec::new();
+    // All of them first: SQLite has one writer at a time.
+    let states: Vec<Value> = (0..count).map(|_| peer.line()).collect();
+    for state in states {
+        let chosen = &state["settings"];
+        let site =
+            sites.entry(chosen.to_string()).or_insert_with(|| Site::new(&store, &model, chosen));
+        *outcomes.entry(compare(site, &state).await).or_default() += 1;
+        if let Some(pk) = state["user"].as_str() {
+            users.push(pk.to_owned());
+        }
+    }
+    assert!(outcomes["user"] > count / 10, "{outcomes:?}");
+    assert!(outcomes.len() >= 5, "{outcomes:?}");
+    logins(&mut peer, &store, &model, &users).await;
+    django_session::SessionStore::close(&store).await;
+}
+
+/// What a login here leaves is a login to Django.
+async fn logins(peer: &mut Peer, store: &SqlStore, model: &UserModel, users: &[String]) {
+    let chosen = serde_json::json!({
+        "AUTHENTICATION_BACKENDS": ["django.contrib.auth.backends.ModelBackend"],
+        "SECRET_KEY_FALLBACKS": [],
+    });
+    let site = Site::new(store, model, &chosen);
+    let people = SqlUsers::beside(store, model);
+    let mut checked = 0;
+    for pk in users.iter().take(20) {
+        let pk = model.primary_key_type.parse(pk).unwrap().unwrap();
+        let Some(record) = people.get(&pk).await.unwrap().filter(|record| record.is_active) else {
+            continue;
+        };
+        let session = Session::new(site.store.clone(), Arc::clone(&site.settings), None);
+        session.insert("cart", &["tea"]).await.unwrap();
+        session.save().await.unwrap();
+        let before = session.session_key().await.unwrap();
+        let user = site.auth.user(record, "django.contrib.auth.backends.ModelBackend");
+        site.auth.login(&session, &user).await.unwrap();
+        session.save().await.unwrap();
+        let session_key = session.session_key().await.unwrap();
+        assert_ne!(session_key, before, "it has another key");
+        assert!(!session.exists(&before).await.unwrap());
+        let found = peer.ask(&session_key);
+        assert_eq!(found["user"], pk.as_str());
+        assert_eq!((&found["is_moved"], &found["last_login"]), (&false.into(), &true.into()));
+        assert!(found["data"].as_str().unwrap().contains(r#""cart": ["tea"]"#));
+
+        // Once more is no change, and logging out is the end.
+        site.auth.login(&session, &user).await.unwrap();
+        assert_eq!(session.session_key().await, Some(session_key.clone()));
+        site.auth.logout(&session).await.unwrap();
+        assert!(!session.exists(&session_key).await.unwrap());
+        assert_eq!(peer.ask(&session_key)["user"], Value::Null);
+        checked += 1;
+    }
+    assert!(checked > 5);
+}
+
+#[tokio::test]
+async fn whoever_django_lets_in_and_nobody_else_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap();
+    states(url, "auth.User", 700).await;
+    states(url, "custom_user.Customer", 300).await;
+    states(url, "custom_user.Member", 200).await;
+}
+
+#[tokio::test]
+async fn whoever_django_lets_in_and_nobody_else_postgres() {
+    let Some(url) = server("TEST_POSTGRES_URL") else { return };
+    states(&url, "auth.User", 500).await;
+    states(&url, "custom_user.Customer", 200).await;
+}
+
+#[tokio::test]
+async fn whoever_django_lets_in_and_nobody_else_mysql() {
+    let Some(url) = server("TEST_MYSQL_URL") else { return };
+    states(&url, "auth.User", 200).await;
+    states(&url, "custom_user.Customer", 100).await;
+}
