@@ -15,7 +15,6 @@
     doc = "| [`auth`] | whose is it, and what may the user do? | `django.contrib.auth` |"
 )]
 //! | [`store`] | where is it kept? | `django.contrib.sessions.backends` |
-#![cfg_attr(feature = "auth", doc = "| [`auth`] | who is it? | `django.contrib.auth` |")]
 #![cfg_attr(
     feature = "tower",
     doc = "| [`web`] | which cookie does the response carry? may this request act? | `SessionMiddleware`, `CsrfViewMiddleware` |"
@@ -55,9 +54,8 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `auth` | `auth::hashers`: passwords as Django checks and makes them |
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
-//! | `auth` | `auth`: the user of a session, logging in, permissions |
+//! | `auth` | `auth`: the user of a session, logging in, passwords, permissions |
 //! | `tower` | `SessionLayer` and `CsrfLayer` |
 //! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf` |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |

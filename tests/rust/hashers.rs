@@ -60,18 +60,17 @@ fn compare(record: &Value, hashers: &PasswordHashers) -> Result<bool, String> {
         return Ok(is_stricter);
     }
     let check = hashers.check_password(&password, encoded);
-    match (&check, &record["check"]["result"]) {
-        (Ok(PasswordCheck::Match { must_update }), Value::Bool(true))
-            if record["renewed"] == *must_update => {}
-        (
-            Ok(PasswordCheck::NoMatch | PasswordCheck::UnknownAlgorithm | PasswordCheck::Unusable),
-            Value::Bool(false),
-        )
-        | (Err(HasherError::LimitExceeded { .. }), Value::Null)
-        | (Err(HasherError::LimitExceeded { parameter: "length", .. }), Value::Bool(false)) => {}
-        (Err(HasherError::Malformed { .. } | HasherError::PasswordTooLong { .. }), Value::Null)
-            if record["refused"] == false => {}
-        (Err(HasherError::Malformed { .. }), Value::Bool(false)) => is_stricter = true,
+    let theirs = &record["check"]["result"];
+    match &check {
+        Ok(PasswordCheck::Match { must_update })
+            if *theirs == true && record["renewed"] == *must_update => {}
+        Ok(PasswordCheck::NoMatch | PasswordCheck::UnknownAlgorithm | PasswordCheck::Unusable)
+            if *theirs == false => {}
+        Err(HasherError::LimitExceeded { parameter, .. })
+            if theirs.is_null() || (*theirs == false && *parameter == "length") => {}
+        Err(HasherError::Malformed { .. } | HasherError::PasswordTooLong { .. })
+            if theirs.is_null() && record["refused"] == false => {}
+        Err(HasherError::Malformed { .. }) if *theirs == false => is_stricter = true,
         _ => return Err(format!("{check:?}")),
     }
     let is_unusable = matches!(check, Ok(PasswordCheck::Unusable));
