@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | Whose session is it? | [`Auth::get_user`] | `get_user` |
 //! | What does logging in do to a session? | [`Auth::login`], [`Auth::logout`] | `login`, `logout` |
-//! | Is this the password? | [`hashers::check_password`] | `check_password`, `PASSWORD_HASHERS` |
+//! | Is this the password? | [`hashers::PasswordHashers::check_password`] | `check_password` |
 //! | What may the user do? | [`Auth::has_perm`] | `PermissionsMixin.has_perm` |
 //!
 //! Where users are is a [`UserStore`], Django's tables a `store::SqlUsers`.
