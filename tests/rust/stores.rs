@@ -90,7 +90,9 @@ impl Place {
     }
 
     async fn store_for(&self, settings: &SessionSettings) -> SqlStore {
-        SqlStore::connect(&self.url, settings).await.unwrap().with_table(&self.table)
+        // Who runs all tests at once on two cores may wait for a connection.
+        let url = format!("{}?acquire_timeout=60", self.url);
+        SqlStore::connect(&url, settings).await.unwrap().with_table(&self.table)
     }
 
     pub(crate) async fn pool(&self) -> SqlPool {
