@@ -12,9 +12,9 @@ test that passes with Django's engine has to pass with ours, and a test that use
 has to have used ours.
 
 ``sessions_tests`` runs on every database, with all engines replaced. The tests of what stands on
-sessions (``auth_tests`` and others) run on every database with ``SESSION_ENGINE`` ours: for each
-version with the ``db`` engine, for one version on SQLite with each of the others;
-``--every-engine`` leaves none out.
+sessions (``auth_tests`` and others) run with ``SESSION_ENGINE`` ours: for each version on SQLite
+with the ``db`` engine, for one version on every database, and on SQLite with each of the other
+engines; ``--every-engine`` leaves none out.
 
 SQLite is always tested, PostgreSQL and MySQL when ``TEST_POSTGRES_URL`` and ``TEST_MYSQL_URL``
 are set (see ``tests/services.py``). Interpreters are the running one, those that ``PYTHONS``
@@ -448,8 +448,10 @@ def runs(version: str, databases: Sequence[str], *, every_engine: bool) -> list[
     """Return what is run for one Django version."""
     found = [Run((LABEL,), "db", database) for database in databases]
     for database in databases:
-        thorough = every_engine or (version == REQUIRED and database == "sqlite")
-        found += [Run(USERS, engine, database) for engine in (ENGINES if thorough else ("db",))]
+        if every_engine or (version == REQUIRED and database == "sqlite"):
+            found += [Run(USERS, engine, database) for engine in ENGINES]
+        elif version == REQUIRED or database == "sqlite":
+            found.append(Run(USERS, "db", database))
     return found
 
 
