@@ -37,11 +37,9 @@ impl<S: Sync> FromRequestParts<S> for Session {
 ///   everywhere else by this check alone,
 /// * the backend of the login is still in `AUTHENTICATION_BACKENDS`.
 ///
-/// Before something that must not be done by a blocked user or a thief of an old session, look up the
-/// user in Django's table, check `is_active`, and compare the password field by
-/// [`verify_session_auth_hash`](crate::session::verify_session_auth_hash); `examples/shared_login` does
-/// it in one function. Deleting the sessions of a user ends them here at once; changing the password
-/// does not.
+/// Before something that must not be done by a blocked user or a thief of an old session, ask
+/// `auth::Auth::get_user` (feature `auth`), which does all of this. Deleting the sessions of a user ends
+/// them here at once; changing the password does not.
 ///
 /// # Example
 ///
