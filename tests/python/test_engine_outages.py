@@ -25,6 +25,16 @@ from django_session_rs.exceptions import StoreUnavailableError, is_outage
 SERVICES = Path(__file__).parents[1] / "services.py"
 
 
+def is_stopped(pid):
+    """Whether all threads of a process have stopped, as far as that can be seen."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in tasks(pid)]
+    return all(state == "T" for state in states)
+
+
+def tasks(pid):
+    return Path(f"/proc/{pid}/task").glob("*/stat")
+
+
 class Server:
     """A server of this test's own, which can be stopped and started again."""
 
@@ -53,6 +63,9 @@ class Server:
     def signal(self, number):
         for pid in self.pids:
             os.kill(pid, number)
+            # A thread on another core may answer once more before it stops.
+            while number == signal.SIGSTOP and not is_stopped(pid):
+                time.sleep(0.01)
 
     def kill(self):
         self.signal(signal.SIGKILL)
