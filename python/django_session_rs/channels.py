@@ -231,7 +231,7 @@ class Found(Enum):
 async def _find_user(session: Any) -> tuple[Any, Found]:
     """Look up the user of a session that is loaded; it is not changed."""
     try:
-        user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])  # noqa: SLF001
+        user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
         path = session[BACKEND_SESSION_KEY]
     except KeyError:
         return None, Found.NOBODY

@@ -86,13 +86,13 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
     connection = connections[router.db_for_write(model)]
     if connection.vendor not in SCHEMES:
         return None
-    fields = {field.column for field in model._meta.concrete_fields}  # noqa: SLF001
+    fields = {field.column for field in model._meta.concrete_fields}
     if fields != COLUMNS:
         raise ImproperlyConfigured(
             "The native engine writes the three columns of Django's own session model; use "
             "'django_session_rs.backends.db' for a model with others."
         )
-    return connection_url(connection, model._meta.db_table)  # noqa: SLF001
+    return connection_url(connection, model._meta.db_table)
 
 
 @sensitive_variables()
