@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::hashers::HasherError;
 use super::primary_key::InvalidPrimaryKey;
 use crate::session::{SessionError, SettingsError, StoreError};
 
@@ -14,16 +15,19 @@ pub enum AuthError {
     /// The session is one of another user model (Django's `ValidationError`).
     #[error(transparent)]
     InvalidPrimaryKey(#[from] InvalidPrimaryKey),
+    /// What is stored as a password cannot be checked here.
+    #[error("the password cannot be checked")]
+    Password(#[source] HasherError),
     /// The session could not be loaded or changed.
     #[error(transparent)]
     Session(#[from] SessionError),
     /// Something that has to be set is not.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The user's backend is code of the site, of which nothing is known here.
+    /// A backend is code of the site, of which nothing is known here.
     #[error(
-        "the user was let in by an authentication backend of the site's own; what it asks for is not \
-         known here (AuthBackendKind::Unknown)"
+        "an authentication backend of the site's own would have to be asked, and what it does is not \
+         known here (AuthBackend::like says it)"
     )]
     UnknownBackend,
     /// The users could not be asked.

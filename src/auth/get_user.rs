@@ -123,21 +123,81 @@ pub(super) fn auth_hash(password: &str, settings: &AuthSettings) -> Result<Strin
     Ok(session_auth_hash_with(algorithm, key, password))
 }
 
+/// A session's user, and what has to become of the session.
+pub(crate) struct Examined {
+    pub(crate) authentication: Authentication,
+    verdict: Verdict,
+}
+
+impl Examined {
+    fn unchanged(authentication: Authentication) -> Self {
+        Self { authentication, verdict: Verdict::Keep }
+    }
+}
+
 impl Auth {
     /// Returns the user of a session as `django.contrib.auth.get_user` does: the backend is listed, the
     /// row is there, the backend lets the user in, and the password is that of the login.
     ///
     /// A session whose hash is wrong is flushed; one whose hash was made under a fallback key gets
-    /// another key and the hash of today. Two round trips at most, the session's own included.
+    /// another key and the hash of today. Two round trips at most, the session's own included; none for
+    /// a session that is not loaded and whose user is in the [cache](Auth::with_user_cache).
     ///
     /// # Errors
     ///
     /// [`AuthError`]; whoever it is remains unknown then.
     pub async fn get_user(&self, session: &Session) -> Result<Authentication, AuthError> {
+        let Some(cache) = &self.cache else {
+            let examined = self.examine(session).await?;
+            return self.apply(session, examined).await;
+        };
+        let before = session.unloaded_key().await;
+        if let Some(user) = before.as_ref().and_then(|key| cache.user(key)) {
+            session.set_accessed().await;
+            return Ok(Authentication::User(user));
+        }
+        let examined = self.examine(session).await?;
+        if let (Some(key), Authentication::User(user), Verdict::Keep) =
+            (before, &examined.authentication, &examined.verdict)
+        {
+            cache.insert_user(key, user.clone());
+        }
+        self.apply(session, examined).await
+    }
+
+    /// Returns the user of a session by what store and users say now, whatever was loaded before or is
+    /// in the cache. Neither this session nor the stored one is changed.
+    ///
+    /// It is for connections that outlive a request, such as WebSockets, where no cookie can be sent
+    /// any more that names another session.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]. In an outage nothing is known; ask again later.
+    pub async fn revalidate(&self, session: &Session) -> Result<Authentication, AuthError> {
+        Ok(self.examine(&session.reopen().await).await?.authentication)
+    }
+
+    /// As [`Auth::get_user`], where the browser cannot be told of another key.
+    #[cfg(feature = "tower")]
+    pub(crate) async fn get_user_keeping_key(
+        &self,
+        session: &Session,
+    ) -> Result<Authentication, AuthError> {
+        let mut examined = self.examine(session).await?;
+        if let Verdict::Upgrade(_) = examined.verdict {
+            examined.verdict = Verdict::Keep;
+        }
+        self.apply(session, examined).await
+    }
+
+    /// Looks, and changes nothing.
+    pub(crate) async fn examine(&self, session: &Session) -> Result<Examined, AuthError> {
+        let refused = |refusal| Ok(Examined::unchanged(Authentication::Refused(refusal)));
         let data = session.data().await?;
         let (pk, backend, hash) = match claim(&data, &self.settings)? {
-            Claim::Anonymous => return Ok(Authentication::Anonymous),
-            Claim::BackendNotListed => return Ok(Authentication::Refused(Refusal::Backend)),
+            Claim::Anonymous => return Ok(Examined::unchanged(Authentication::Anonymous)),
+            Claim::BackendNotListed => return refused(Refusal::Backend),
             Claim::User { pk, backend, hash } => (pk, backend, hash),
         };
         if backend.kind == AuthBackendKind::Unknown {
@@ -147,23 +207,33 @@ impl Auth {
             Some(pk) => self.users.get(&pk).await.map_err(AuthError::Users)?,
             None => None,
         };
-        let Some(record) = record else {
-            return Ok(Authentication::Refused(Refusal::NoSuchUser));
-        };
+        let Some(record) = record else { return refused(Refusal::NoSuchUser) };
         if !record.is_active && !backend.kind.allows_all_users() {
-            return Ok(Authentication::Refused(Refusal::Inactive));
+            return refused(Refusal::Inactive);
         }
-        match verify(&hash, &record, &self.settings, &self.settings.session)? {
-            Verdict::Keep => {}
-            Verdict::Flush => {
-                session.flush().await?;
-                return Ok(Authentication::Refused(Refusal::SessionAuthHash));
+        let verdict = verify(&hash, &record, &self.settings, &self.settings.session)?;
+        let authentication = match verdict {
+            Verdict::Flush => Authentication::Refused(Refusal::SessionAuthHash),
+            Verdict::Keep | Verdict::Upgrade(_) => {
+                Authentication::User(User { record: record.into(), backend: backend.path.clone() })
             }
+        };
+        Ok(Examined { authentication, verdict })
+    }
+
+    async fn apply(
+        &self,
+        session: &Session,
+        examined: Examined,
+    ) -> Result<Authentication, AuthError> {
+        match examined.verdict {
+            Verdict::Keep => {}
+            Verdict::Flush => session.flush().await?,
             Verdict::Upgrade(hash) => {
                 session.cycle_key().await?;
                 session.insert(HASH_KEY, &hash).await?;
             }
         }
-        Ok(Authentication::User(User { record: record.into(), backend: backend.path.clone() }))
+        Ok(examined.authentication)
     }
 }

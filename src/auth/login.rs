@@ -26,6 +26,7 @@ impl Auth {
             Some(password) => auth_hash(password, &self.settings)?,
             None => String::new(),
         };
+        self.forget(session).await;
         let data = session.data().await?;
         if data.contains_key(USER_ID_KEY) {
             let entry = |name| data.get::<Value>(name).ok().flatten().unwrap_or_default();
@@ -54,6 +55,7 @@ impl Auth {
     ///
     /// [`AuthError::Session`]; the session is still there then.
     pub async fn logout(&self, session: &Session) -> Result<(), AuthError> {
+        self.forget(session).await;
         Ok(session.flush().await?)
     }
 
@@ -68,10 +70,20 @@ impl Auth {
         session: &Session,
         user: &User,
     ) -> Result<(), AuthError> {
+        self.forget(session).await;
         session.cycle_key().await?;
         if let Some(password) = &user.record.password {
             session.insert(HASH_KEY, &auth_hash(password, &self.settings)?).await?;
         }
         Ok(())
+    }
+
+    /// Forgets whose session it was.
+    async fn forget(&self, session: &Session) {
+        if let Some(cache) = &self.cache
+            && let Some(session_key) = session.session_key().await
+        {
+            cache.forget(&session_key);
+        }
     }
 }

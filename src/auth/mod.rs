@@ -5,12 +5,16 @@
 //! |---|---|---|
 //! | Whose session is it? | [`Auth::get_user`] | `get_user` |
 //! | What does logging in do to a session? | [`Auth::login`], [`Auth::logout`] | `login`, `logout` |
+//! | Who has this name and password? | [`Auth::authenticate`] | `authenticate` |
 //! | Is this the password? | [`hashers::PasswordHashers::check_password`] | `check_password` |
 //! | What may the user do? | [`Auth::has_perm`] | `PermissionsMixin.has_perm` |
 //!
 //! Where users are is a [`UserStore`], Django's tables a `store::SqlUsers`.
 
+mod authenticate;
+mod cache;
 mod error;
+mod exported;
 mod get_user;
 pub mod hashers;
 mod interface;
@@ -78,12 +82,13 @@ pub use self::user_model::{PermissionTables, UserModel};
 pub struct Auth {
     users: Arc<dyn UserStore>,
     settings: Arc<AuthSettings>,
+    cache: Option<cache::UserCache>,
 }
 
 impl Auth {
     /// Looks for users in this store.
     pub fn new(users: impl UserStore, settings: impl Into<Arc<AuthSettings>>) -> Self {
-        Self { users: Arc::new(users), settings: settings.into() }
+        Self { users: Arc::new(users), settings: settings.into(), cache: None }
     }
 
     /// A user whom a backend has let in, such as one that a form has asked for a password.
@@ -115,6 +120,9 @@ impl Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth").field("users", &self.users).finish_non_exhaustive()
+        f.debug_struct("Auth")
+            .field("users", &self.users)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! What a user may do: `PermissionsMixin.has_perm` over Django's own backends.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Auth;
 use super::error::AuthError;
@@ -15,15 +16,22 @@ impl Auth {
     ///
     /// [`AuthError::Users`], [`AuthError::UnknownBackend`].
     #[doc(alias = "get_all_permissions")]
-    pub async fn permissions(&self, user: &User) -> Result<BTreeSet<String>, AuthError> {
+    pub async fn permissions(&self, user: &User) -> Result<Arc<BTreeSet<String>>, AuthError> {
         // Every backend that is listed may grant something, not only the one of the login.
         if self.settings.backends.iter().any(|it| it.kind == AuthBackendKind::Unknown) {
             return Err(AuthError::UnknownBackend);
         }
         if !user.is_active() || self.settings.backends.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(Arc::default());
         }
-        self.users.permissions(user.pk()).await.map_err(AuthError::Users)
+        if let Some(found) = self.cache.as_ref().and_then(|cache| cache.permissions(user.pk())) {
+            return Ok(found);
+        }
+        let found = Arc::new(self.users.permissions(user.pk()).await.map_err(AuthError::Users)?);
+        if let Some(cache) = &self.cache {
+            cache.insert_permissions(user.pk().clone(), found.clone());
+        }
+        Ok(found)
     }
 
     /// Whether a user may do this, `app_label.codename`: an active superuser may do everything, an

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::hashers::PasswordHashers;
 use super::user_model::UserModel;
 use crate::codec::signing::Algorithm;
 use crate::session::SessionSettings;
@@ -21,6 +22,12 @@ pub struct AuthSettings {
     pub hash_algorithms: Vec<Algorithm>,
     /// Whether hashes under `SECRET_KEY_FALLBACKS` are accepted, as since 4.1.8.
     pub accept_fallback_hashes: bool,
+    /// `PASSWORD_HASHERS`.
+    #[doc(alias = "PASSWORD_HASHERS")]
+    pub hashers: PasswordHashers,
+    /// `LOGIN_URL`, as a path or an address: where those are sent who have to log in first.
+    #[doc(alias = "LOGIN_URL")]
+    pub login_url: String,
     /// The keys, and what sessions depend on.
     pub session: Arc<SessionSettings>,
 }
@@ -33,6 +40,8 @@ impl AuthSettings {
             user_model: UserModel::default(),
             hash_algorithms: vec![Algorithm::Sha256],
             accept_fallback_hashes: true,
+            hashers: PasswordHashers::default(),
+            login_url: "/accounts/login/".into(),
             session: session.into(),
         }
     }
@@ -62,8 +71,11 @@ impl AuthSettings {
 pub struct AuthBackend {
     /// Its dotted path, as sessions hold it.
     pub path: Arc<str>,
-    /// What it does.
+    /// What it does with somebody who is logged in.
     pub kind: AuthBackendKind,
+    /// Whether it has a way of its own to let somebody in (`authenticate`), of which nothing is known
+    /// here.
+    pub has_own_authenticate: bool,
 }
 
 impl AuthBackend {
@@ -76,13 +88,14 @@ impl AuthBackend {
             Some("AllowAllUsersRemoteUserBackend") => AuthBackendKind::AllowAllUsersRemoteUser,
             _ => AuthBackendKind::Unknown,
         };
-        Self { path: path.into(), kind }
+        Self { path: path.into(), kind, has_own_authenticate: kind == AuthBackendKind::Unknown }
     }
 
     /// A backend of the site's own that does what one of Django's does once somebody is logged in:
-    /// its `get_user`, `user_can_authenticate` and permissions are inherited.
+    /// its `get_user`, `user_can_authenticate` and permissions are inherited. How it lets somebody in
+    /// is its own, unless [`has_own_authenticate`](Self::has_own_authenticate) is set to `false`.
     pub fn like(path: &str, kind: AuthBackendKind) -> Self {
-        Self { path: path.into(), kind }
+        Self { path: path.into(), kind, has_own_authenticate: true }
     }
 }
 
@@ -103,6 +116,11 @@ pub enum AuthBackendKind {
 }
 
 impl AuthBackendKind {
+    /// Whether it looks at passwords.
+    pub(super) fn checks_passwords(self) -> bool {
+        matches!(self, Self::Model | Self::AllowAllUsersModel)
+    }
+
     /// Whether inactive users are let in.
     pub(super) fn allows_all_users(self) -> bool {
         matches!(self, Self::AllowAllUsersModel | Self::AllowAllUsersRemoteUser)

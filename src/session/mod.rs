@@ -10,6 +10,8 @@ mod auth;
 mod datetime;
 mod error;
 mod expiry;
+#[cfg(any(feature = "auth", feature = "tower"))]
+mod exported;
 mod interface;
 mod key;
 mod merge;
@@ -31,6 +33,8 @@ pub use self::datetime::DateTime;
 pub use self::error::{SessionError, StoreError};
 pub(crate) use self::expiry::Stored;
 pub use self::expiry::{EXPIRY_KEY, Expiry, ExpiryError};
+#[cfg(any(feature = "auth", feature = "tower"))]
+pub(crate) use self::exported::Exported;
 pub use self::interface::{Revision, Saved, SessionRecord, SessionStore};
 pub use self::key::SessionKey;
 #[cfg(not(feature = "python"))]
@@ -156,6 +160,17 @@ impl Session {
     /// The key; `None` for a session that was never saved or turned out not to exist.
     pub async fn session_key(&self) -> Option<SessionKey> {
         self.inner.state.lock().await.session_key.clone()
+    }
+
+    /// The session that the store has under the same key, of which nothing is loaded yet and nothing
+    /// changed: what a long connection asks to see what has become of its session.
+    pub async fn reopen(&self) -> Self {
+        Self::with_clock(
+            Arc::clone(&self.inner.store),
+            Arc::clone(&self.inner.settings),
+            self.session_key().await,
+            Arc::clone(&self.inner.clock),
+        )
     }
 
     /// Whether the data was looked at. Responses then depend on the cookie.
@@ -625,6 +640,19 @@ impl Session {
 
     pub(crate) fn now(&self) -> DateTime {
         self.inner.settings.datetime(self.inner.clock.now())
+    }
+
+    /// Counts as a look at the data: something of it is known without.
+    #[cfg(feature = "auth")]
+    pub(crate) async fn set_accessed(&self) {
+        self.inner.state.lock().await.accessed = true;
+    }
+
+    /// The key, as long as nothing of the session is loaded.
+    #[cfg(feature = "auth")]
+    pub(crate) async fn unloaded_key(&self) -> Option<SessionKey> {
+        let state = self.inner.state.lock().await;
+        if state.is_loaded() { None } else { state.session_key.clone() }
     }
 
     /// The flags, all of one moment.

@@ -155,6 +155,14 @@ impl fmt::Display for SameSite {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SettingsError {
+    /// Two settings, or a setting and what is given here, cannot both be true.
+    #[error("{names} contradict each other: {why}")]
+    Contradiction {
+        /// The settings.
+        names: &'static str,
+        /// The reason, and what to do about it.
+        why: &'static str,
+    },
     /// The file could not be read.
     #[error("the settings file cannot be read")]
     File(#[source] std::io::Error),

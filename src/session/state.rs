@@ -70,6 +70,11 @@ impl SessionState {
         self.session_key.is_none() && self.data.as_ref().is_none_or(|data| data.is_empty())
     }
 
+    #[cfg(feature = "auth")]
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.data.is_some()
+    }
+
     #[cfg(feature = "tower")]
     pub(crate) fn flags(&self) -> Flags {
         Flags { accessed: self.accessed, modified: self.modified, empty: self.is_empty() }

@@ -10,6 +10,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
 use super::SessionRejection;
+use super::csrf::is_covered;
 use crate::session::{BACKEND_KEY, Session, SessionError, USER_ID_KEY};
 
 /// The session that [`SessionLayer`](crate::SessionLayer) put there. Nothing is loaded by this.
@@ -24,7 +25,8 @@ impl<S: Sync> FromRequestParts<S> for Session {
 /// The primary key of the user who logged in to Django with this session, as text.
 ///
 /// As an extractor it turns requests of nobody away with 401; `Option<UserId>` lets them in as `None`.
-/// If the store fails, both answer 503: a user is never taken for nobody.
+/// If the store fails, both answer 503: a user is never taken for nobody. A request that is not safe has
+/// to have come through a [`CsrfLayer`](crate::CsrfLayer).
 ///
 /// # What is not checked
 ///
@@ -111,6 +113,9 @@ impl<S: Sync> OptionalFromRequestParts<S> for UserId {
         state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         let session = Session::from_request_parts(parts, state).await?;
+        if !is_covered(&parts.extensions, &parts.method, &parts.headers) {
+            return Err(SessionRejection::UncheckedRequest);
+        }
         Self::of(&session).await.map_err(|error| SessionRejection::of(&error))
     }
 }
@@ -118,6 +123,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for UserId {
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
         let (status, body) = (self.status(), self.body_text());
+        self.log();
         tracing::trace!(target: "django_session::rejection", %status, body, "request rejected");
         (status, body).into_response()
     }

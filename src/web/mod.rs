@@ -1,26 +1,37 @@
-//! Django's `SessionMiddleware` and `CsrfViewMiddleware` for Rust services.
+//! Django's `SessionMiddleware`, `CsrfViewMiddleware` and `AuthenticationMiddleware` for Rust services.
 //!
-//! [`CsrfLayer`] is a module of its own. This file holds the decisions about sessions, free of any framework: what Django 6.1 does in
+//! [`CsrfLayer`] and `AuthLayer` (feature `auth`) are modules of their own. This file holds the decisions
+//! about sessions, free of any framework: what Django 6.1 does in
 //! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
 //! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
 //!
 //! * A store that fails gives 503 and leaves the cookie alone. Django's answer is 500, or, if the
 //!   database fails while saving, the one for a deleted session.
+//! * A response that switches protocols (101) leaves session and cookie alone, as Channels does with
+//!   WebSockets: who changes the session there has to save it.
 //! * A response of status 500 and above is passed on at once. Django computes the expiry before it
 //!   looks at the status, which costs a query and may replace one error by another.
 //!
 //! Proved by the records of `tests/fixtures/vectors/middleware`.
 
+#[cfg(feature = "auth")]
+mod auth;
 #[cfg(feature = "axum")]
 mod axum;
 mod cookie;
 mod csrf;
 mod rejection;
+#[cfg(feature = "auth")]
+mod site_settings;
 mod tower;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{StatusCode, response};
 
+#[cfg(feature = "auth")]
+pub use self::auth::{
+    AuthLayer, AuthRejection, AuthService, AuthSession, MaybeUser, Permission, RequirePermission,
+};
 #[cfg(feature = "axum")]
 pub use self::axum::UserId;
 pub use self::csrf::{
@@ -28,6 +39,8 @@ pub use self::csrf::{
     CsrfRejection, CsrfService, CsrfSettings, FormError, Shown, TokenFault, TokenFormat,
 };
 pub use self::rejection::SessionRejection;
+#[cfg(feature = "auth")]
+pub use self::site_settings::SiteSettings;
 pub use self::tower::{ResponseFuture, SessionLayer, SessionService};
 use crate::session::{Flags, Session, SessionError, SessionSettings};
 
@@ -52,6 +65,9 @@ fn decide(
     status: StatusCode,
     settings: &SessionSettings,
 ) -> Decision {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Decision::Keep { vary: false };
+    }
     if cookie_sent && flags.empty {
         return Decision::Delete;
     }
@@ -180,6 +196,18 @@ mod tests {
         for status in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
             assert_eq!(decide(true, empty, status, &settings), Decision::Delete);
             assert_eq!(decide(false, empty, status, &settings), Decision::Keep { vary: true });
+        }
+    }
+
+    #[test]
+    fn a_websocket_saves_nothing_by_itself() {
+        let settings = SessionSettings::default();
+        for empty in [false, true] {
+            let changed = Flags { accessed: true, modified: true, empty };
+            assert_eq!(
+                decide(true, changed, StatusCode::SWITCHING_PROTOCOLS, &settings),
+                Decision::Keep { vary: false }
+            );
         }
     }
 

@@ -37,6 +37,9 @@ pub enum SessionRejection {
     MissingLayer,
     /// The store failed. Who the client is remains unknown. 503.
     Store,
+    /// The request is not safe, and no [`CsrfLayer`](super::CsrfLayer) has looked at it: put one around
+    /// the handler, or a [`CsrfExempt`](super::CsrfExempt) if something else protects it. 500.
+    UncheckedRequest,
 }
 
 impl SessionRejection {
@@ -45,7 +48,9 @@ impl SessionRejection {
         match self {
             Self::Anonymous => StatusCode::UNAUTHORIZED,
             Self::Interrupted => StatusCode::BAD_REQUEST,
-            Self::Invalid | Self::MissingLayer => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Invalid | Self::MissingLayer | Self::UncheckedRequest => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Store => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -58,9 +63,23 @@ impl SessionRejection {
                 "The request's session was deleted before the request completed. The user may have \
                  logged out in a concurrent request, for example."
             }
-            Self::Invalid | Self::MissingLayer => "Internal server error",
+            Self::Invalid | Self::MissingLayer | Self::UncheckedRequest => "Internal server error",
             Self::Store => "Service unavailable",
         }
+    }
+
+    /// Says in the log what is missing around a handler.
+    #[cfg(feature = "axum")]
+    pub(super) fn log(self) {
+        let missing = match self {
+            Self::MissingLayer => "there is no SessionLayer around this handler",
+            Self::UncheckedRequest => {
+                "a request that is not safe has come to a handler for users unchecked: put a CsrfLayer \
+                 around it, or a CsrfExempt"
+            }
+            _ => return,
+        };
+        tracing::error!(target: "django_session", status_code = 500, "{missing}");
     }
 
     /// The answer to a failed operation, whose reason is logged here: an interruption where Django
@@ -85,7 +104,7 @@ impl SessionRejection {
 }
 
 /// An error and what caused it, on one line.
-struct Chain<'a>(&'a dyn StdError);
+pub(super) struct Chain<'a>(pub(super) &'a dyn StdError);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,12 +6,15 @@ import os
 import stat
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import django
 import pytest
 from conftest import SECRET_KEY
 from django.conf import global_settings, settings
 from django.contrib.auth import hashers
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import User, UserManager
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -242,3 +245,82 @@ def test_password_hashers_and_their_parameters():
     }
     expected = {"algorithm": "md5", "class": f"{module}.MD5PasswordHasher", "salt_entropy": 128}
     assert md5 == expected
+
+
+class EmailBackend(ModelBackend):
+    """Logs in by another name, and decides like Django's."""
+
+    def authenticate(self, request, email=None, password=None, **kwargs):
+        return super().authenticate(request, email, password, **kwargs)
+
+
+class StrictBackend(ModelBackend):
+    """Decides otherwise."""
+
+    def user_can_authenticate(self, user):
+        return user.is_staff
+
+
+def test_what_backends_decide_is_said():
+    ours = [f"{__name__}.{name}" for name in ("EmailBackend", "StrictBackend")]
+    django_s = "django.contrib.auth.backends.ModelBackend"
+    with override_settings(AUTHENTICATION_BACKENDS=[django_s, *ours]):
+        found = exported()
+    assert found["AUTHENTICATION_BACKENDS"] == [django_s, *ours]
+    assert found["AUTHENTICATION_BACKENDS_CLASSES"] == {
+        django_s: {"class": django_s, "authenticate": True},
+        ours[0]: {"class": django_s, "authenticate": False},
+        ours[1]: {"class": None, "authenticate": True},
+    }
+    wrong = override_settings(AUTHENTICATION_BACKENDS=["nowhere.Backend"])
+    with wrong, pytest.raises(CommandError, match="AUTHENTICATION_BACKENDS names a class"):
+        exported()
+
+
+def test_the_tables_of_users_are_said():
+    found = exported()
+    assert found["AUTH_USER_MODEL"] == "auth.User"
+    assert found["AUTH_USER_MODEL_TABLES"] == {
+        "table": "auth_user",
+        "primary_key": "id",
+        # The range of the database's own, which SQLite does not have.
+        "primary_key_type": [-(2**63), 2**63 - 1],
+        "username": "username",
+        "password": "password",
+        "is_active": "is_active",
+        "is_staff": "is_staff",
+        "is_superuser": "is_superuser",
+        "last_login": "last_login",
+        "permissions": {
+            "user_groups": "auth_user_groups",
+            "user_groups_user": "user_id",
+            "user_permissions": "auth_user_user_permissions",
+            "user_permissions_user": "user_id",
+        },
+        "overrides": [],
+    }
+
+
+def test_code_of_the_user_model_is_said():
+    with mock.patch.object(User, "get_session_auth_hash", return_value="mine"):
+        assert exported()["AUTH_USER_MODEL_TABLES"]["overrides"] == ["get_session_auth_hash"]
+
+    class Kept(UserManager):
+        def get_queryset(self):
+            return super().get_queryset().exclude(is_active=False)
+
+    manager = Kept()
+    manager.model = User
+    with mock.patch.object(User._meta, "default_manager", manager):
+        assert exported()["AUTH_USER_MODEL_TABLES"]["overrides"] == ["Kept.get_queryset"]
+
+
+def test_the_login_page_is_said():
+    assert exported()["LOGIN_URL"] == "/accounts/login/"
+    with override_settings(LOGIN_URL="https://id.example.com/"):
+        assert exported()["LOGIN_URL"] == "https://id.example.com/"
+    with override_settings(LOGIN_URL="login", ROOT_URLCONF="django.contrib.auth.urls"):
+        assert exported()["LOGIN_URL"] == "/login/"
+    wrong = override_settings(LOGIN_URL="no-such-view", ROOT_URLCONF="django.contrib.auth.urls")
+    with wrong, pytest.raises(CommandError, match="LOGIN_URL leads nowhere"):
+        exported()

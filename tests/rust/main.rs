@@ -17,6 +17,7 @@ mod faults;
 mod file;
 mod formats;
 mod fuzz;
+mod gate;
 mod hashers;
 mod killed_writer;
 mod layers;

@@ -3,7 +3,7 @@
 //! Decisions only; the body is read between [`head`] and [`token`], by somebody else.
 
 use http::Method;
-use http::header::{ORIGIN, REFERER};
+use http::header::{HeaderMap, ORIGIN, REFERER, UPGRADE};
 use http::request::Parts;
 
 use super::host::{host, is_same_domain, is_secure, meta, port};
@@ -23,6 +23,23 @@ pub(super) enum Stored {
 /// Whether a method changes nothing, so that nothing is asked. Other than in Django, `get` is not `GET`.
 pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// Whether a request asks for a WebSocket. It is a `GET`, and yet acts from then on.
+pub(in crate::web) fn is_handshake(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(UPGRADE).iter();
+    let mut names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Checks where a WebSocket comes from, by the rules for `Origin`, which every browser sends with it.
+/// Django has no views for them; in Channels this is `AllowedHostsOriginValidator`.
+pub(super) fn handshake(rules: &Rules, request: &Parts) -> Result<(), CsrfRejection> {
+    match meta(&request.headers, &ORIGIN) {
+        Some(origin) => check_origin(rules, request, &origin),
+        // No browser, so no cookies of somebody else's.
+        None => Ok(()),
+    }
 }
 
 /// Checks all that does not need the body: where the request comes from, and that there is a secret.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::session::{SameSite, SessionSettings, SettingsError};
+use crate::session::{Exported, SameSite, SessionSettings, SettingsError};
 
 /// The settings of `CsrfViewMiddleware`, of `HttpRequest.get_host` and of the reading of forms.
 ///
@@ -166,13 +166,13 @@ impl CsrfSettings {
         let values: Map<String, Value> =
             serde_json::from_str(text).map_err(|_| SettingsError::Format)?;
         let mut settings = Self::default();
-        settings.overlay(&File(&values))?;
+        settings.overlay(&Exported::new(&values))?;
         // What cannot be used is found here, where the file is at hand.
         super::rules::Rules::new(settings.clone())?;
         Ok(settings)
     }
 
-    fn overlay(&mut self, file: &File<'_>) -> Result<(), SettingsError> {
+    fn overlay(&mut self, file: &Exported<'_>) -> Result<(), SettingsError> {
         file.text("CSRF_COOKIE_NAME", "the name of a cookie", &mut self.csrf_cookie_name)?;
         file.text("CSRF_COOKIE_PATH", "a path", &mut self.csrf_cookie_path)?;
         file.text("CSRF_HEADER_NAME", super::rules::HEADER, &mut self.csrf_header_name)?;
@@ -211,70 +211,6 @@ impl CsrfSettings {
             (&mut self.data_upload_max_number_fields, &mut self.data_upload_max_number_files);
         file.limit("DATA_UPLOAD_MAX_NUMBER_FIELDS", fields)?;
         file.limit("DATA_UPLOAD_MAX_NUMBER_FILES", files)?;
-        Ok(())
-    }
-}
-
-/// A file of settings.
-struct File<'a>(&'a Map<String, Value>);
-
-impl File<'_> {
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    fn text(
-        &self,
-        name: &'static str,
-        expected: &'static str,
-        place: &mut String,
-    ) -> Result<(), SettingsError> {
-        match self.get(name) {
-            None => {}
-            Some(Value::String(text)) if !text.is_empty() => place.clone_from(text),
-            Some(_) => return Err(SettingsError::Invalid { name, expected }),
-        }
-        Ok(())
-    }
-
-    fn domain(&self, name: &'static str, place: &mut Option<String>) -> Result<(), SettingsError> {
-        match self.get(name) {
-            None => {}
-            Some(Value::Null) => *place = None,
-            Some(Value::String(text)) if !text.is_empty() => *place = Some(text.clone()),
-            Some(_) => return Err(SettingsError::Invalid { name, expected: "a domain, or None" }),
-        }
-        Ok(())
-    }
-
-    fn boolean(&self, name: &'static str, place: &mut bool) -> Result<(), SettingsError> {
-        match self.get(name) {
-            None => {}
-            Some(Value::Bool(value)) => *place = *value,
-            Some(_) => return Err(SettingsError::Invalid { name, expected: "True or False" }),
-        }
-        Ok(())
-    }
-
-    fn texts(&self, name: &'static str, place: &mut Vec<String>) -> Result<(), SettingsError> {
-        let Some(value) = self.get(name) else { return Ok(()) };
-        let texts = value.as_array().and_then(|values| {
-            values.iter().map(|value| value.as_str().map(str::to_owned)).collect()
-        });
-        *place = texts.ok_or(SettingsError::Invalid { name, expected: "a list of texts" })?;
-        Ok(())
-    }
-
-    fn limit(&self, name: &'static str, place: &mut Option<usize>) -> Result<(), SettingsError> {
-        let expected = "a number that is not negative, or None";
-        match self.get(name) {
-            None => {}
-            Some(Value::Null) => *place = None,
-            Some(value) => {
-                let limit = value.as_u64().and_then(|limit| usize::try_from(limit).ok());
-                *place = Some(limit.ok_or(SettingsError::Invalid { name, expected })?);
-            }
-        }
         Ok(())
     }
 }

@@ -42,6 +42,8 @@ use crate::web::{SessionRejection, vary_on_cookie};
 ///   ([`multipart_prefix_size`](CsrfSettings::multipart_prefix_size)) is looked at: pages that upload large
 ///   files should have the token before the files, or send it in the header.
 /// * Of a refused request the body is not read.
+/// * The handshake of a WebSocket, a `GET`, needs an `Origin` that is ours or trusted, if it has one:
+///   browsers send one, and let any page open a socket with the cookies of another site.
 /// * Within another `CsrfLayer` this one checks what that one did not, and leaves cookie and session to it.
 ///
 /// # Example
@@ -149,6 +151,9 @@ impl CsrfLayer {
             return Ok((CsrfChecked::EXEMPT, CsrfBody::untouched(body)));
         }
         if is_safe(&request.method) {
+            if check::is_handshake(&request.headers) {
+                check::handshake(&self.rules, request)?;
+            }
             return Ok((CsrfChecked::SAFE, CsrfBody::untouched(body)));
         }
         let secret = check::head(&self.rules, request, stored)?;

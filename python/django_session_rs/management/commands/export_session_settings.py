@@ -1,4 +1,4 @@
-"""Write the settings of sessions and CSRF protection as JSON, for programs that are not Python."""
+"""Write the settings of sessions, users and CSRF protection as JSON, for other programs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from django.contrib.auth import hashers
 from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+
+from django_session_rs.management.exported_auth import exported_auth
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -102,9 +104,9 @@ class Command(BaseCommand):
     """``manage.py export_session_settings [--output FILE] [--include-secret]``."""
 
     help = (
-        "Writes every setting that sessions and CSRF protection depend on as one JSON object: to "
-        "standard output, or whole and at once to a file. Without --include-secret no key is "
-        "written."
+        "Writes every setting that sessions, users and CSRF protection depend on as one JSON "
+        "object: to standard output, or whole and at once to a file. Without --include-secret no "
+        "key is written."
     )
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's attribute
 
@@ -139,6 +141,7 @@ def exported(*, include_secret: bool) -> dict[str, Any]:
     found["PASSWORD_HASHERS_PARAMETERS"] = hasher_parameters()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
     found |= {name: getattr(settings, name) for name in RUST_SETTINGS if hasattr(settings, name)}
+    found |= exported_auth()
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)

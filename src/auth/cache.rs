@@ -1,0 +1,81 @@
+//! Users that were let in a moment ago, so that the next request asks nobody.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::Auth;
+use super::primary_key::PrimaryKey;
+use super::user::User;
+use crate::session::SessionKey;
+
+/// Bounded in number and in time.
+#[derive(Clone)]
+pub(super) struct UserCache {
+    users: Cache<SessionKey, User>,
+    permissions: Cache<PrimaryKey, Arc<BTreeSet<String>>>,
+}
+
+impl UserCache {
+    fn new(capacity: u64, staleness: Duration) -> Self {
+        Self {
+            users: Cache::builder().max_capacity(capacity).time_to_live(staleness).build(),
+            permissions: Cache::builder().max_capacity(capacity).time_to_live(staleness).build(),
+        }
+    }
+
+    pub(super) fn user(&self, session_key: &SessionKey) -> Option<User> {
+        self.users.get(session_key)
+    }
+
+    pub(super) fn insert_user(&self, session_key: SessionKey, user: User) {
+        self.users.insert(session_key, user);
+    }
+
+    pub(super) fn forget(&self, session_key: &SessionKey) {
+        self.users.invalidate(session_key);
+    }
+
+    pub(super) fn permissions(&self, pk: &PrimaryKey) -> Option<Arc<BTreeSet<String>>> {
+        self.permissions.get(pk)
+    }
+
+    pub(super) fn insert_permissions(&self, pk: PrimaryKey, found: Arc<BTreeSet<String>>) {
+        self.permissions.insert(pk, found);
+    }
+}
+
+impl fmt::Debug for UserCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserCache").finish_non_exhaustive()
+    }
+}
+
+impl Auth {
+    /// Remembers whom a session has let in, for as long as `staleness` and for at most `capacity`
+    /// sessions, and the permissions of as many users. Off unless asked for.
+    ///
+    /// A request whose session nobody else looks at then asks neither store nor users. The price: what
+    /// ends a login elsewhere (a logout, another password, an inactive or deleted user, a permission
+    /// that was taken, the session's expiry) counts here up to `staleness` later. What is done through
+    /// this [`Auth`] or its clones counts at once.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use django_session::auth::Auth;
+    ///
+    /// fn with_cache(auth: Auth) -> Auth {
+    ///     auth.with_user_cache(100_000, Duration::from_secs(5))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_user_cache(mut self, capacity: u64, staleness: Duration) -> Self {
+        self.cache = Some(UserCache::new(capacity, staleness));
+        self
+    }
+}
