@@ -45,6 +45,7 @@ impl<'a> Exported<'a> {
         Ok(())
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn boolean(
         &self,
         name: &'static str,
@@ -58,6 +59,7 @@ impl<'a> Exported<'a> {
         Ok(())
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn texts(
         &self,
         name: &'static str,

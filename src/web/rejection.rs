@@ -69,7 +69,7 @@ impl SessionRejection {
     }
 
     /// Says in the log what is missing around a handler.
-    #[cfg(feature = "axum")]
+    #[cfg(feature = "_extractors")]
     pub(super) fn log(self) {
         let missing = match self {
             Self::MissingLayer => "there is no SessionLayer around this handler",

@@ -12,7 +12,7 @@ impl<S: Sync> FromRequestParts<S> for AuthSession {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        super::auth_session(parts)
+        Self::of(parts)
     }
 }
 
@@ -20,7 +20,8 @@ impl<S: Sync> FromRequestParts<S> for MaybeUser {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        super::maybe_user(parts).await
+        let found = AuthSession::of(parts)?.user().await;
+        found.map(Self).map_err(|error| AuthRejection::of(&error))
     }
 }
 
@@ -28,7 +29,7 @@ impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        super::user(parts).await
+        AuthSession::of(parts)?.require_user().await
     }
 }
 
@@ -36,7 +37,7 @@ impl<P: Permission, S: Sync> FromRequestParts<S> for RequirePermission<P> {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        super::require_permission(parts).await
+        AuthSession::of(parts)?.require_permission().await
     }
 }
 

@@ -15,7 +15,7 @@
 //! is none. Each of them refuses a request whose method is not safe, and a handshake of a WebSocket, if
 //! no `CsrfLayer` has looked at it: a cookie alone says who the browser is, not who made it ask.
 //!
-//! This file holds the decisions, free of any framework.
+//! Without a framework, [`AuthSession::of`] and its methods do the same.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -24,14 +24,10 @@ mod rejection;
 mod session;
 mod tower;
 
-use http::request::Parts;
-
 pub use self::rejection::AuthRejection;
 pub use self::session::AuthSession;
 pub use self::tower::{AuthLayer, AuthService};
-use super::SessionRejection;
-use super::csrf::is_covered;
-use crate::auth::{AuthError, User};
+use crate::auth::User;
 
 /// The user of a request, or nobody.
 ///
@@ -107,41 +103,4 @@ impl<P> std::fmt::Debug for RequirePermission<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RequirePermission").field("user", &self.user).finish_non_exhaustive()
     }
-}
-
-/// The session of a request with its user, if the request may use it.
-fn auth_session(request: &Parts) -> Result<AuthSession, AuthRejection> {
-    let found = AuthSession::of(&request.extensions)?;
-    if is_covered(&request.extensions, &request.method, &request.headers) {
-        Ok(found)
-    } else {
-        Err(SessionRejection::UncheckedRequest.into())
-    }
-}
-
-async fn maybe_user(request: &Parts) -> Result<MaybeUser, AuthRejection> {
-    let session = auth_session(request)?;
-    session.user().await.map(MaybeUser).map_err(|error| AuthRejection::of(&error))
-}
-
-/// `login_required`
-async fn user(request: &Parts) -> Result<User, AuthRejection> {
-    let session = auth_session(request)?;
-    let found = session.user().await.map_err(|error| AuthRejection::of(&error))?;
-    found.ok_or_else(|| session.login_required())
-}
-
-/// `PermissionRequiredMixin`: 403 for somebody who is logged in.
-async fn require_permission<P: Permission>(
-    request: &Parts,
-) -> Result<RequirePermission<P>, AuthRejection> {
-    let session = auth_session(request)?;
-    let of = |error: AuthError| AuthRejection::of(&error);
-    let user = session.user().await.map_err(of)?.ok_or_else(|| session.login_required())?;
-    for permission in P::PERMISSIONS {
-        if !session.has_perm(permission).await.map_err(of)? {
-            return Err(AuthRejection::Forbidden);
-        }
-    }
-    Ok(RequirePermission { user, permission: std::marker::PhantomData })
 }

@@ -88,6 +88,7 @@ impl AuthRejection {
     }
 
     /// Says in the log what is missing around a handler.
+    #[cfg(feature = "_extractors")]
     pub(in crate::web) fn log(&self) {
         let missing = match self {
             Self::MissingLayer => "there is no AuthLayer around this handler",

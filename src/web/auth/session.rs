@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, Uri};
+use http::Uri;
+use http::request::Parts;
 use tokio::sync::Mutex;
 
 use super::login_url::redirect_to_login;
 use super::rejection::AuthRejection;
 use super::tower::Shared;
+use super::{Permission, RequirePermission};
 use crate::auth::{Auth, AuthError, Authentication, User};
 use crate::session::Session;
+use crate::web::csrf::is_covered;
 use crate::web::{Csrf, SessionRejection};
 
 /// What an [`AuthLayer`](super::AuthLayer) puts into a request.
@@ -80,11 +84,49 @@ pub struct AuthSession {
 }
 
 impl AuthSession {
-    /// That of a request.
-    pub(super) fn of(extensions: &Extensions) -> Result<Self, AuthRejection> {
+    /// That of a request, if the request may use it.
+    ///
+    /// # Errors
+    ///
+    /// * [`AuthRejection::MissingLayer`], [`SessionRejection::MissingLayer`].
+    /// * [`SessionRejection::UncheckedRequest`].
+    pub fn of(request: &Parts) -> Result<Self, AuthRejection> {
+        let extensions = &request.extensions;
         let gate = extensions.get::<Gate>().ok_or(AuthRejection::MissingLayer)?.clone();
         let session = extensions.get::<Session>().ok_or(SessionRejection::MissingLayer)?.clone();
+        if !is_covered(extensions, &request.method, &request.headers) {
+            return Err(SessionRejection::UncheckedRequest.into());
+        }
         Ok(Self { gate, session, csrf: extensions.get().cloned() })
+    }
+
+    /// `login_required`: the user, or the answer to somebody who has to log in first.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthRejection::Anonymous`], [`AuthRejection::Login`]; if it cannot be known who it is, what that
+    /// is answered with.
+    pub async fn require_user(&self) -> Result<User, AuthRejection> {
+        let found = self.user().await.map_err(|error| AuthRejection::of(&error))?;
+        found.ok_or_else(|| self.login_required())
+    }
+
+    /// `PermissionRequiredMixin`: the user, who has the permission.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuthSession::require_user`], and [`AuthRejection::Forbidden`].
+    pub async fn require_permission<P: Permission>(
+        &self,
+    ) -> Result<RequirePermission<P>, AuthRejection> {
+        let user = self.require_user().await?;
+        for permission in P::PERMISSIONS {
+            let granted = self.has_perm(permission).await;
+            if !granted.map_err(|error| AuthRejection::of(&error))? {
+                return Err(AuthRejection::Forbidden);
+            }
+        }
+        Ok(RequirePermission { user, permission: PhantomData })
     }
 
     /// The session.
@@ -269,7 +311,7 @@ impl AuthSession {
     }
 
     /// The answer to somebody who has to log in first.
-    pub(super) fn login_required(&self) -> AuthRejection {
+    fn login_required(&self) -> AuthRejection {
         let Inner { shared, uri, .. } = &*self.gate.0;
         let location = if shared.redirects {
             redirect_to_login(&shared.auth.settings().login_url, uri)

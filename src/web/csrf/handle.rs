@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{Extensions, HeaderMap, Method};
+use http::{Extensions, Method};
 
-use super::check::{Stored, is_handshake, is_safe};
+use super::check::{Stored, is_safe};
 use super::token::Secret;
 
 /// The CSRF protection of one request, an extension that [`CsrfLayer`](super::CsrfLayer) puts there.
@@ -137,14 +137,14 @@ impl CsrfChecked {
 
 /// Whether a request may act for its user: it is safe, or was checked, or need not be. The handshake of
 /// a WebSocket has to be looked at, though it is a `GET`.
-#[cfg(any(feature = "auth", feature = "axum"))]
+#[cfg(any(feature = "_extractors", feature = "auth"))]
 pub(in crate::web) fn is_covered(
     extensions: &Extensions,
     method: &Method,
-    headers: &HeaderMap,
+    headers: &http::HeaderMap,
 ) -> bool {
     match CsrfChecked::of(extensions) {
         Some(checked) => checked.covers(method),
-        None => is_safe(method) && !is_handshake(headers),
+        None => is_safe(method) && !super::check::is_handshake(headers),
     }
 }

@@ -46,7 +46,7 @@ mod urlencoded;
 pub use self::body::CsrfBody;
 #[cfg(feature = "auth")]
 pub(super) use self::check::is_handshake;
-#[cfg(any(feature = "auth", feature = "axum"))]
+#[cfg(any(feature = "_extractors", feature = "auth"))]
 pub(super) use self::handle::is_covered;
 pub use self::handle::{Csrf, CsrfChecked};
 pub use self::rejection::{CsrfRejection, FormError, Shown, TokenFault};
