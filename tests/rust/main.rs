@@ -37,6 +37,7 @@ mod session;
 mod sides;
 mod signed_cookies;
 mod signing;
+mod sockets;
 mod stores;
 mod tagged;
 mod vectors;
