@@ -92,7 +92,7 @@ pub use session::{
 };
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use store::SqlStore;
-#[cfg(feature = "axum")]
+#[cfg(feature = "_extractors")]
 pub use web::UserId;
 #[cfg(feature = "tower")]
 pub use web::{Csrf, CsrfLayer, CsrfSettings, SessionLayer, SessionRejection};
