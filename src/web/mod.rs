@@ -14,6 +14,8 @@
 //!
 //! Proved by the records of `tests/fixtures/vectors/middleware`.
 
+#[cfg(feature = "actix")]
+mod actix;
 #[cfg(feature = "auth")]
 mod auth;
 #[cfg(feature = "axum")]
