@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use super::login_url::redirect_to_login;
 use super::rejection::AuthRejection;
@@ -298,6 +299,15 @@ impl AuthSession {
     /// }
     /// ```
     pub async fn ended(&self, every: Duration) {
+        // A task of its own: who waits for this and handles a message meanwhile does not poll it, and
+        // may ask what this is about to find out.
+        let watched = self.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move { watched.watch(every).await });
+        task.join_next().await;
+    }
+
+    async fn watch(&self, every: Duration) {
         let before = match self.authentication().await {
             Ok(found) => found.user().map(|user| user.pk().clone()),
             Err(error) if error.is_outage() => None,
