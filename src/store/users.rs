@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::ConnectError;
 use super::retry::{Failure, Tries};
 use super::sql::{
     Dialect, Lease, Outcome, Spare, SqlError, SqlPool, SqlStore, TIMEOUT, Writer, Zone,
     no_such_key, run,
 };
-use crate::auth::{PrimaryKey, PrimaryKeyType, UserModel, UserRecord, UserStore};
+use crate::auth::{AuthSettings, PrimaryKey, PrimaryKeyType, UserModel, UserRecord, UserStore};
 use crate::session::{DateTime, StoreError};
 
 /// The users of a site, in SQLite, PostgreSQL, MySQL or MariaDB.
@@ -53,6 +54,17 @@ pub struct SqlUsers {
 }
 
 impl SqlUsers {
+    /// Connects to the database that has the users. It is for sessions that are elsewhere; users beside
+    /// sessions share their connections ([`SqlUsers::beside`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`SqlStore::connect`].
+    pub async fn connect(url: &str, settings: &AuthSettings) -> Result<Self, ConnectError> {
+        let store = SqlStore::connect(url, &settings.session).await?;
+        Ok(Self::beside(&store, &settings.user_model))
+    }
+
     /// Users behind connections of yours. It assumes `USE_TZ=True`.
     pub fn new(pool: impl Into<SqlPool>, model: &UserModel) -> Self {
         let pool = pool.into();

@@ -763,3 +763,29 @@ async fn those_who_clear_and_save_at_once_all_succeed() {
 fn at(seconds: i64) -> DateTime {
     now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
 }
+
+#[tokio::test]
+async fn no_more_connections_are_made_than_are_used() {
+    for kind in [Kind::Postgres, Kind::MySql] {
+        let Some(place) = Place::new(kind).await else { continue };
+        let proxy = Proxy::before(port_of(&place.url)).await;
+        let url = through(&place.url, proxy.port(), "&max_connections=3");
+        let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+        let record = numbered(1);
+        store.create(&record).await.unwrap();
+        let loads = (0..24).map(|_| {
+            let (store, session_key) = (store.clone(), record.session_key.clone());
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    let now = settings().datetime(jiff::Timestamp::now());
+                    assert!(store.load(&session_key, now).await.unwrap().is_some());
+                }
+            })
+        });
+        for load in loads.collect::<Vec<_>>() {
+            load.await.unwrap();
+        }
+        assert_eq!(proxy.connections(), 3, "{kind:?}");
+        store.close().await;
+    }
+}

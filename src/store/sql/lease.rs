@@ -10,8 +10,9 @@
 //! rest a moment beside it for whoever comes next: under load they are asked for nothing but sessions.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 
 use super::SqlPool;
 use super::error::SqlError;
@@ -46,12 +47,7 @@ impl<DB: Database> Lease<DB> {
         spare: &Spare,
         limit: Duration,
     ) -> Result<Self, SqlError> {
-        let held = match spare.next(pool).await? {
-            Next::Rested(held) => held,
-            // SQLite works through what it is asked in a thread of its own, and without network; a
-            // database in memory would end with its connection.
-            Next::New(connection) => Held { connection, limit, keep: DB::NAME == "SQLite" },
-        };
+        let held = spare.next(pool, limit).await?;
         Ok(Self { held: Some(held), spare: spare.clone(), is_at_rest: false })
     }
 
@@ -94,6 +90,15 @@ struct Held<DB: Database> {
     keep: bool,
 }
 
+impl<DB: Database> Held<DB> {
+    /// One that comes out of the pool.
+    fn new(connection: PoolConnection<DB>, limit: Duration) -> Self {
+        // SQLite works through what it is asked in a thread of its own, and without network; a
+        // database in memory would end with its connection.
+        Self { connection, limit, keep: DB::NAME == "SQLite" }
+    }
+}
+
 impl<DB: Database> Drop for Held<DB> {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else {
@@ -110,20 +115,12 @@ impl<DB: Database> Drop for Held<DB> {
     }
 }
 
-/// Where a connection comes from.
-enum Next<DB: Database> {
-    Rested(Held<DB>),
-    New(PoolConnection<DB>),
-}
-
 /// The place beside a pool; nothing rests there unless it is [`Spare::beside`].
 #[derive(Clone, Default)]
 pub(in crate::store) struct Spare(Option<Arc<Place>>);
 
 struct Place {
     resting: Mutex<Resting>,
-    /// Tells one of those who wait at the pool that a connection rests here.
-    arrival: Notify,
     /// How many may rest.
     room: usize,
 }
@@ -131,6 +128,9 @@ struct Place {
 #[derive(Default)]
 struct Resting {
     held: Vec<Box<dyn Any + Send>>,
+    /// Those who wait at the pool, in the order in which they came: what comes to rest is handed to the
+    /// first. Whoever comes later and took it past them would wake them for nothing.
+    waiting: VecDeque<oneshot::Sender<Box<dyn Any + Send>>>,
     /// Whether somebody has used one since they were last looked at.
     was_used: bool,
     is_watched: bool,
@@ -141,11 +141,22 @@ impl Place {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take<DB: Database>(&self) -> Option<Held<DB>> {
+    /// A connection, or a place in the queue for one.
+    fn take(&self) -> Result<Box<dyn Any + Send>, oneshot::Receiver<Box<dyn Any + Send>>> {
         let mut resting = self.resting();
-        let held = resting.held.pop()?.downcast::<Held<DB>>().ok()?;
-        resting.was_used = true;
-        Some(*held)
+        // They have got one of the pool, or have gone.
+        while resting.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            resting.waiting.pop_front();
+        }
+        if resting.waiting.is_empty()
+            && let Some(held) = resting.held.pop()
+        {
+            resting.was_used = true;
+            return Ok(held);
+        }
+        let (sender, receiver) = oneshot::channel();
+        resting.waiting.push_back(sender);
+        Err(receiver)
     }
 }
 
@@ -156,54 +167,79 @@ impl Spare {
         let room = usize::try_from(pool.max_connections()).unwrap_or(usize::MAX);
         Self(Some(Arc::new(Place {
             resting: Mutex::default(),
-            arrival: Notify::new(),
             room: room.saturating_sub(1).max(1),
         })))
     }
 
     /// The connection that came to rest last, or one of the pool: whatever there is first.
-    async fn next<DB: Database>(&self, pool: &Pool<DB>) -> Result<Next<DB>, SqlError> {
-        let acquired = pin!(pool.acquire());
-        let acquired = match &self.0 {
-            None => acquired.await,
-            Some(place) => {
-                let mut acquired = acquired;
-                loop {
-                    let mut arrival = pin!(place.arrival.notified());
-                    arrival.as_mut().enable();
-                    if let Some(held) = place.take() {
-                        return Ok(Next::Rested(held));
-                    }
-                    let first = poll_fn(|context| match arrival.as_mut().poll(context) {
-                        Poll::Ready(()) => Poll::Ready(None),
-                        Poll::Pending => acquired.as_mut().poll(context).map(Some),
-                    });
-                    if let Some(acquired) = first.await {
-                        break acquired;
-                    }
-                }
-            }
+    async fn next<DB: Database>(
+        &self,
+        pool: &Pool<DB>,
+        limit: Duration,
+    ) -> Result<Held<DB>, SqlError> {
+        let most = pool.options().get_max_connections();
+        let failed = |error| SqlError::not_acquired(error, pool.size() >= most);
+        let Some(place) = &self.0 else {
+            let acquired = pool.acquire().await.map_err(failed)?;
+            return Ok(Held::new(acquired, limit));
         };
-        acquired.map(Next::New).map_err(|error| {
-            let most = pool.options().get_max_connections();
-            SqlError::not_acquired(error, pool.size() >= most)
-        })
+        // A place is beside one pool, so it is of this database.
+        let rested = |held: Box<dyn Any + Send>| match held.downcast::<Held<DB>>() {
+            Ok(held) => Ok(*held),
+            Err(_) => Err(SqlError::unknown()),
+        };
+        let mut arrival = match place.take() {
+            Ok(held) => return rested(held),
+            Err(arrival) => arrival,
+        };
+        let may_connect = pool.size() < most;
+        let mut acquired = Box::pin(pool.acquire());
+        let first = poll_fn(|context| {
+            if let Poll::Ready(Ok(held)) = Pin::new(&mut arrival).poll(context) {
+                return Poll::Ready(Err(held));
+            }
+            acquired.as_mut().poll(context).map(Ok)
+        });
+        match first.await {
+            Ok(acquired) => Ok(Held::new(acquired.map_err(failed)?, limit)),
+            Err(held) => {
+                if may_connect && let Ok(runtime) = Handle::try_current() {
+                    // A connection was being made, which the next one will be glad of. Whoever has to
+                    // wait meets an error of it too.
+                    let spare = self.clone();
+                    runtime.spawn(async move {
+                        if let Ok(connection) = acquired.await {
+                            let held = Held { connection, limit, keep: true };
+                            spare.keep(held, &Handle::current());
+                        }
+                    });
+                }
+                rested(held)
+            }
+        }
     }
 
     /// Lets a connection rest here, if there is room.
     fn keep<DB: Database>(&self, held: Held<DB>, runtime: &Handle) {
         let Some(place) = &self.0 else { return };
+        let mut held: Box<dyn Any + Send> = Box::new(held);
         let mut resting = place.resting();
+        while let Some(next) = resting.waiting.pop_front() {
+            resting.was_used = true;
+            match next.send(held) {
+                Ok(()) => return,
+                Err(back) => held = back,
+            }
+        }
         if resting.held.len() >= place.room {
             // It goes back to the pool, which may take its time for that.
             drop(resting);
             drop(held);
             return;
         }
-        resting.held.push(Box::new(held));
+        resting.held.push(held);
         let is_watched = std::mem::replace(&mut resting.is_watched, true);
         drop(resting);
-        place.arrival.notify_one();
         if !is_watched {
             runtime.spawn(watch(Watch { place: Arc::downgrade(place), has_left: false }));
         }
