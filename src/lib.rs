@@ -58,6 +58,7 @@
 //! | `auth` | `auth`: the user of a session, logging in, passwords, permissions |
 //! | `tower` | `SessionLayer` and `CsrfLayer` |
 //! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf` |
+//! | `actix` | the same layers and extractors for actix-web |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `file` | `FileStore`, on Unix |
 //! | `memcached` | `cache`, and `MemcachedCache` |

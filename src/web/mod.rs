@@ -3,7 +3,8 @@
 //! [`CsrfLayer`] and `AuthLayer` (feature `auth`) are modules of their own. This file holds the decisions
 //! about sessions, free of any framework: what Django 6.1 does in
 //! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
-//! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
+//! [tower layer](SessionLayer) and the extractors of axum are around it, and the same for actix-web, where the
+//! layers are what `App::wrap` takes. Different from Django:
 //!
 //! * A store that fails gives 503 and leaves the cookie alone. Django's answer is 500, or, if the
 //!   database fails while saving, the one for a deleted session.

@@ -11,7 +11,8 @@ use crate::session::{BACKEND_KEY, Session, USER_ID_KEY};
 /// The primary key of the user who logged in to Django with this session, as text.
 ///
 /// As an extractor it turns requests of nobody away with 401; `Option<UserId>` lets them in as `None`.
-/// If the store fails, both answer 503: a user is never taken for nobody. A request that is not safe has
+/// If the store fails, both answer 503: a user is never taken for nobody. In actix-web, where `Option` of
+/// any extractor is `None` for whatever reason, that takes `Result<UserId, SessionRejection>`. A request that is not safe has
 /// to have come through a [`CsrfLayer`](crate::CsrfLayer).
 ///
 /// # What is not checked

@@ -10,7 +10,7 @@ use super::token::Secret;
 
 /// The CSRF protection of one request, an extension that [`CsrfLayer`](super::CsrfLayer) puts there.
 ///
-/// It is also an extractor of axum, with the feature `axum`. Clones are the same protection.
+/// It is also an extractor, with the feature `axum` or `actix`. Clones are the same protection.
 ///
 /// # Example
 ///
