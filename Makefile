@@ -62,6 +62,10 @@ bench: dev
 bench-servers: dev
 	$(SERVICES) $(BIN)/python benches/servers.py
 
+.PHONY: bench-gate  ## Measure requests of users in axum against Django behind gunicorn
+bench-gate: dev
+	$(SERVICES) $(BIN)/python benches/gate.py
+
 .PHONY: bench-stores  ## Measure each step of a store against tower-sessions' own stores
 bench-stores:
 	$(SERVICES) cargo run --release --quiet --manifest-path benches/tower_sessions/Cargo.toml

@@ -56,8 +56,8 @@
 //! |---|---|
 //! | `sqlite`, `postgres`, `mysql` | `SqlStore` over that database |
 //! | `auth` | `auth`: the user of a session, logging in, passwords, permissions |
-//! | `tower` | `SessionLayer` and `CsrfLayer` |
-//! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf` |
+//! | `tower` | `SessionLayer` and `CsrfLayer`; with `auth` `AuthLayer` |
+//! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf`; with `auth` `User` and others |
 //! | `actix` | the same layers and extractors for actix-web |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `file` | `FileStore`, on Unix |
@@ -105,6 +105,9 @@ pub mod formats {}
 #[doc = include_str!("../docs/compatibility.md")]
 #[cfg(any(doc, doctest))]
 pub mod compatibility {}
+#[doc = include_str!("../docs/users.md")]
+#[cfg(any(doc, all(doctest, feature = "auth", feature = "axum", feature = "_sql")))]
+pub mod users {}
 #[doc = include_str!("../docs/csrf.md")]
 #[cfg(any(doc, all(doctest, feature = "axum")))]
 pub mod csrf {}

@@ -9,12 +9,13 @@ use django_session::auth::{
     Auth, AuthError, AuthSettings, Authentication, PermissionTables, PrimaryKeyType, Refusal,
     UserModel, UserStore as _,
 };
-use django_session::store::SqlUsers;
+use django_session::store::{MemoryStore, SqlUsers, sqlx};
 use django_session::{SecretKey, Session, SessionKey, SessionSettings, SqlStore};
 use serde_json::Value;
 
 use crate::differential::SECRET_KEY;
 use crate::stores::server;
+use crate::vectors::{self, Tally, text};
 
 /// `tests/auth_peer.py`.
 struct Peer {
@@ -298,4 +299,115 @@ async fn whoever_django_lets_in_and_nobody_else_mysql() {
     let Some(url) = server("TEST_MYSQL_URL") else { return };
     states(&url, "auth.User", 200).await;
     states(&url, "custom_user.Customer", 100).await;
+}
+
+/// Replays what recorded releases made of sessions, from 1.11 to 6.1.
+#[tokio::test]
+async fn sessions_are_logged_in_and_out_as_recorded() {
+    const BACKEND: &str = "django.contrib.auth.backends.ModelBackend";
+    let records = vectors::read("auth_hash");
+    let mut tally = Tally::new("auth_hash");
+    let hash_records =
+        records.iter().filter(|record| text(record, "id").ends_with("/key0/pw0")).cloned();
+    let by_version: HashMap<String, Value> =
+        hash_records.map(|record| (text(&record, "django_version").to_owned(), record)).collect();
+    let steps = records.iter().filter(|record| record.get("before").is_some());
+    let mut kinds: HashMap<&str, usize> = HashMap::new();
+    for record in steps {
+        let id = text(record, "id");
+        let version = text(record, "django_version");
+        let first = &by_version[version];
+        let password = text(first, "password_field");
+        let mut settings = SessionSettings::default()
+            .with_secret_key(SecretKey::new(text(first, "secret_key")).unwrap());
+        settings.secret_key_fallbacks = record["fallbacks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|key| SecretKey::new(key.as_str().unwrap()).unwrap())
+            .collect();
+        let settings = Arc::new(settings);
+        // What the release had for passwords is not asked here.
+        let release = serde_json::json!({
+            "DJANGO_VERSION": version,
+            "PASSWORD_HASHERS": ["site.Hasher"],
+            "PASSWORD_HASHERS_PARAMETERS": {"site.Hasher": {"algorithm": "none"}},
+        });
+        let auth_settings =
+            AuthSettings::from_json(&release.to_string(), settings.clone()).unwrap();
+        let pool = sqlx::sqlite::SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect("sqlite::memory:")
+            .await
+            .unwrap();
+        sqlx::raw_sql(
+            "CREATE TABLE auth_user (id integer PRIMARY KEY, username text, password text, \
+             is_active bool, is_staff bool, is_superuser bool, last_login datetime)",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let changed = id.ends_with("update_session_auth_hash");
+        sqlx::query("INSERT INTO auth_user VALUES (42, 'ann', ?, 1, 0, 0, NULL)")
+            .bind(password)
+            .execute(&pool)
+            .await
+            .unwrap();
+        let auth = Auth::new(SqlUsers::new(pool, &auth_settings.user_model), auth_settings);
+
+        let store = Arc::new(MemoryStore::new(settings.codec().unwrap()));
+        let before = &record["before"];
+        let session_key = before["session_key"].as_str().and_then(SessionKey::parse);
+        if session_key.is_some() {
+            let first = Session::new(store.clone(), settings.clone(), None);
+            for (name, value) in before["data"].as_object().unwrap() {
+                first.insert(name, value).await.unwrap();
+            }
+            first.save().await.unwrap();
+        }
+        let stored = store.session_keys();
+        let session = Session::new(store.clone(), settings.clone(), stored.first().cloned());
+        let ann = auth.user_by_name("ann", BACKEND).await.unwrap().unwrap();
+        let step = id.rsplit('/').next().unwrap();
+        if id.contains("/get_user/") {
+            let found = auth.get_user(&session).await.unwrap();
+            assert_eq!(found.user().is_none(), record["anonymous"], "{id}");
+        } else if step.starts_with("login") {
+            auth.login(&session, &ann).await.unwrap();
+        } else if step.starts_with("logout") {
+            auth.logout(&session).await.unwrap();
+        } else {
+            assert!(changed, "{id}");
+            auth.update_session_auth_hash(&session, &ann).await.unwrap();
+        }
+        *kinds.entry(step).or_default() += 1;
+
+        let after = &record["after"];
+        let mut expected = after["data"].clone();
+        let found = session.data().await.unwrap().to_json().unwrap();
+        let mut found: Value = serde_json::from_str(&found).unwrap();
+        if changed {
+            // The record has the hash of another password, which it does not tell.
+            for data in [&mut expected, &mut found] {
+                data.as_object_mut().unwrap().remove("_auth_user_hash");
+            }
+        }
+        if step == "logout_keeps_language" {
+            // Django kept the language until 2.2; since 3.0 a cookie has it, and nothing stays.
+            expected = serde_json::json!({});
+        }
+        assert_eq!(found, expected, "{id}");
+        let now = session.session_key().await;
+        assert_eq!(after["session_key"].is_string(), now.is_some(), "{id}");
+        let is_moved = after["session_key"] != before["session_key"];
+        assert_eq!(is_moved, now.as_ref() != stored.first(), "{id}");
+        assert_eq!(session.modified().await, after["modified"], "{id}");
+        assert_eq!(after["rows"].as_array().unwrap().len(), store.session_keys().len(), "{id}");
+        if step == "logout_keeps_language" && !after["data"].as_object().unwrap().is_empty() {
+            tally.not_supported(record, "a logout keeps no language");
+        } else {
+            tally.passed(record);
+        }
+    }
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
 }

@@ -38,6 +38,7 @@ mod session;
 mod sides;
 mod signed_cookies;
 mod signing;
+mod sockets;
 mod stores;
 mod tagged;
 mod vectors;
