@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 FUZZ_SECONDS ?= 60
 
-FEATURES := auth,sqlite,postgres,mysql,axum,cache,file,memcached,redis,cli,testing
+FEATURES := auth,sqlite,postgres,mysql,actix,axum,cache,file,memcached,redis,cli,testing
 BIN := $(VENV)/bin
 # Runs a command beside throw-away servers; inside another such run it only passes them on.
 SERVICES := $(PYTHON) tests/services.py run --
@@ -75,7 +75,7 @@ lint: rust-lint dev
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
 	@# Each feature alone, and none: what one of them uses is dead code for the others.
-	set -e; for features in "" auth sqlite postgres mysql tower axum cache file memcached redis cli testing python; do \
+	set -e; for features in "" auth sqlite postgres mysql tower axum actix cache file memcached redis cli testing python; do \
 		cargo clippy --quiet --features "$$features" -- -D warnings; \
 	done
 	$(BIN)/ruff check .

@@ -58,6 +58,7 @@
 //! | `auth` | `auth`: the user of a session, logging in, passwords, permissions |
 //! | `tower` | `SessionLayer` and `CsrfLayer`; with `auth` `AuthLayer` |
 //! | `axum` | `tower`, and the extractors `Session`, `UserId` and `Csrf`; with `auth` `User` and others |
+//! | `actix` | the same layers and extractors for actix-web |
 //! | `cache` | `codec::cache`: keys and values of Django's caches and of django-redis |
 //! | `file` | `FileStore`, on Unix |
 //! | `memcached` | `cache`, and `MemcachedCache` |
@@ -92,7 +93,7 @@ pub use session::{
 };
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use store::SqlStore;
-#[cfg(feature = "axum")]
+#[cfg(feature = "_extractors")]
 pub use web::UserId;
 #[cfg(feature = "tower")]
 pub use web::{Csrf, CsrfLayer, CsrfSettings, SessionLayer, SessionRejection};

@@ -10,10 +10,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 
 use super::SessionRejection;
+use super::head::Head;
 use crate::session::{DateTime, SameSite, SessionKey, SessionSettings};
 
 /// What Python's `http.cookies` sends without quotes, letters and digits apart.
@@ -23,10 +24,10 @@ const UNESCAPED: &[u8] = b" ()/<=>?@[]{}";
 
 /// The value that a request has for this name: of several the last. Headers of several lines, as
 /// HTTP/2 allows, are read as one that is joined by `; `.
-pub(super) fn read(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn read(request: &impl Head, name: &str) -> Option<String> {
     let mut found = None;
-    for line in headers.get_all(header::COOKIE) {
-        for part in String::from_utf8_lossy(line.as_bytes()).split(';') {
+    for line in request.lines(&header::COOKIE) {
+        for part in String::from_utf8_lossy(line).split(';') {
             // A part without `=` is a value without a name, and no session cookie has none.
             if let Some((key, value)) = part.split_once('=')
                 && strip(key) == name

@@ -3,7 +3,8 @@
 //! [`CsrfLayer`] and `AuthLayer` (feature `auth`) are modules of their own. This file holds the decisions
 //! about sessions, free of any framework: what Django 6.1 does in
 //! `contrib/sessions/middleware.py`, in its order, with the `Vary` rule of 5.2.14 and 6.0.5. The
-//! [tower layer](SessionLayer) and the axum extractors are around it. Different from Django:
+//! [tower layer](SessionLayer) and the extractors of axum are around it, and the same for actix-web, where the
+//! layers are what `App::wrap` takes. Different from Django:
 //!
 //! * A store that fails gives 503 and leaves the cookie alone. Django's answer is 500, or, if the
 //!   database fails while saving, the one for a deleted session.
@@ -14,26 +15,29 @@
 //!
 //! Proved by the records of `tests/fixtures/vectors/middleware`.
 
+#[cfg(feature = "actix")]
+mod actix;
 #[cfg(feature = "auth")]
 mod auth;
 #[cfg(feature = "axum")]
 mod axum;
 mod cookie;
 mod csrf;
+mod head;
 mod rejection;
 #[cfg(feature = "auth")]
 mod site_settings;
 mod tower;
+#[cfg(feature = "_extractors")]
+mod user_id;
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{StatusCode, response};
 
 #[cfg(feature = "auth")]
 pub use self::auth::{
     AuthLayer, AuthRejection, AuthService, AuthSession, MaybeUser, Permission, RequirePermission,
 };
-#[cfg(feature = "axum")]
-pub use self::axum::UserId;
 pub use self::csrf::{
     Csrf, CsrfBody, CsrfChecked, CsrfExempt, CsrfExemptService, CsrfFuture, CsrfLayer,
     CsrfRejection, CsrfService, CsrfSettings, FormError, Shown, TokenFault, TokenFormat,
@@ -42,6 +46,8 @@ pub use self::rejection::SessionRejection;
 #[cfg(feature = "auth")]
 pub use self::site_settings::SiteSettings;
 pub use self::tower::{ResponseFuture, SessionLayer, SessionService};
+#[cfg(feature = "_extractors")]
+pub use self::user_id::UserId;
 use crate::session::{Flags, Session, SessionError, SessionSettings};
 
 /// What becomes of the cookie.
@@ -92,12 +98,15 @@ struct Effect {
 
 impl Effect {
     /// Adds the headers. Cookies that the handler has set stay.
-    fn apply(self, response: &mut response::Parts) {
+    fn apply(self, headers: &mut HeaderMap) {
         if self.vary {
-            vary_on_cookie(&mut response.headers);
+            let lines = headers.get_all(header::VARY).iter().map(HeaderValue::as_bytes);
+            if let Some(vary) = vary_on_cookie(lines) {
+                headers.insert(header::VARY, vary);
+            }
         }
         if let Some(set_cookie) = self.set_cookie {
-            response.headers.append(header::SET_COOKIE, set_cookie);
+            headers.append(header::SET_COOKIE, set_cookie);
         }
     }
 }
@@ -153,24 +162,20 @@ impl Exchange {
     }
 }
 
-/// Django's `patch_vary_headers(response, ["Cookie"])`.
-fn vary_on_cookie(headers: &mut HeaderMap) {
+/// Django's `patch_vary_headers(response, ["Cookie"])`: what becomes of these lines.
+fn vary_on_cookie<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<HeaderValue> {
     const COOKIE: &[u8] = b"Cookie";
-    let lines = headers.get_all(header::VARY).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let names = lines.flat_map(|line| line.split(|&byte| byte == b','));
     let mut names: Vec<&[u8]> =
         names.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).collect();
     if names.contains(&&b"*"[..]) {
-        headers.insert(header::VARY, HeaderValue::from_static("*"));
-        return;
+        return Some(HeaderValue::from_static("*"));
     }
     if !names.iter().any(|name| name.eq_ignore_ascii_case(COOKIE)) {
         names.push(COOKIE);
     }
     // Made of header values, so it is one; that it might not be has no better answer than none.
-    if let Ok(value) = HeaderValue::from_bytes(&names.join(&b", "[..])) {
-        headers.insert(header::VARY, value);
-    }
+    HeaderValue::from_bytes(&names.join(&b", "[..])).ok()
 }
 
 #[cfg(test)]
@@ -226,7 +231,7 @@ mod tests {
             for line in before {
                 headers.append(header::VARY, line.parse().unwrap());
             }
-            vary_on_cookie(&mut headers);
+            Effect { set_cookie: None, vary: true }.apply(&mut headers);
             let lines: Vec<_> = headers.get_all(header::VARY).iter().collect();
             assert_eq!(lines, [after]);
         }

@@ -68,6 +68,15 @@ impl SessionRejection {
         }
     }
 
+    /// What the client reads of a request that an extractor turns away. The log hears of it.
+    #[cfg(feature = "_extractors")]
+    pub(super) fn answer(self) -> (StatusCode, &'static str) {
+        let (status, body) = (self.status(), self.body_text());
+        self.log();
+        tracing::trace!(target: "django_session::rejection", %status, body, "request rejected");
+        (status, body)
+    }
+
     /// Says in the log what is missing around a handler.
     #[cfg(feature = "_extractors")]
     pub(super) fn log(self) {
@@ -85,14 +94,7 @@ impl SessionRejection {
     /// The answer to a failed operation, whose reason is logged here: an interruption where Django
     /// does, everything else as an error with the chain of its sources.
     pub(super) fn of(error: &SessionError) -> Self {
-        let rejection = match error {
-            SessionError::Store(StoreError::Update) => Self::Interrupted,
-            // `Create` and `Conflict` come up only after thousands of tries: such a store is broken, or
-            // busy beyond all measure.
-            SessionError::Store(StoreError::Create | StoreError::Conflict) => Self::Store,
-            SessionError::Store(error) if error.is_outage() => Self::Store,
-            _ => Self::Invalid,
-        };
+        let rejection = Self::kind(error);
         if rejection == Self::Interrupted {
             tracing::warn!(target: "django.request", status_code = 400, "{rejection}");
         } else {
@@ -100,6 +102,18 @@ impl SessionRejection {
             tracing::error!(target: "django_session", status_code, "{}", Chain(error));
         }
         rejection
+    }
+
+    /// The same, which the log does not hear of.
+    pub(super) fn kind(error: &SessionError) -> Self {
+        match error {
+            SessionError::Store(StoreError::Update) => Self::Interrupted,
+            // `Create` and `Conflict` come up only after thousands of tries: such a store is broken, or
+            // busy beyond all measure.
+            SessionError::Store(StoreError::Create | StoreError::Conflict) => Self::Store,
+            SessionError::Store(error) if error.is_outage() => Self::Store,
+            _ => Self::Invalid,
+        }
     }
 }
 

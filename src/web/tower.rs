@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::head::Head;
 use super::{Effect, Exchange, SessionRejection, cookie};
 use crate::session::{Clock, Session, SessionKey, SessionSettings, SessionStore, SystemClock};
 
@@ -94,21 +95,20 @@ impl SessionLayer {
         self
     }
 
-    /// Puts a session into the request, unless an outer layer did.
-    fn begin<B>(&self, request: &mut Request<B>) -> Option<Exchange> {
+    /// Makes the session that the request is to have, unless an outer layer did.
+    pub(super) fn begin(&self, request: &impl Head) -> Option<Exchange> {
         let name = &self.settings.cookie_name;
-        let outer = request.extensions().get::<Session>();
+        let outer = request.extension::<Session>();
         if outer.is_some_and(|outer| outer.settings().cookie_name == *name) {
             return None;
         }
-        let cookie = cookie::read(request.headers(), name);
+        let cookie = cookie::read(request, name);
         let session = Session::with_clock(
             Arc::clone(&self.store),
             Arc::clone(&self.settings),
             cookie.as_deref().and_then(SessionKey::parse),
             Arc::clone(&self.clock),
         );
-        request.extensions_mut().insert(session.clone());
         Some(Exchange { session, cookie_sent: cookie.is_some() })
     }
 }
@@ -127,8 +127,8 @@ impl<S> Layer<S> for SessionLayer {
 /// of one; axum's, `String` and `http_body_util::Full` are.
 #[derive(Clone, Debug)]
 pub struct SessionService<S> {
-    inner: S,
-    layer: SessionLayer,
+    pub(super) inner: S,
+    pub(super) layer: SessionLayer,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
@@ -144,9 +144,14 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let exchange = self.layer.begin(&mut request);
-        ResponseFuture { inner: self.inner.call(request), exchange, finishing: None }
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let exchange = self.layer.begin(&parts);
+        if let Some(exchange) = &exchange {
+            parts.extensions.insert(exchange.session.clone());
+        }
+        let inner = self.inner.call(Request::from_parts(parts, body));
+        ResponseFuture { inner, exchange, finishing: None }
     }
 }
 
@@ -192,9 +197,8 @@ where
                 Poll::Pending
             }
             Poll::Ready(Ok(effect)) => {
-                let (mut parts, body) = finishing.response.into_parts();
-                effect.apply(&mut parts);
-                Poll::Ready(Ok(Response::from_parts(parts, body)))
+                effect.apply(finishing.response.headers_mut());
+                Poll::Ready(Ok(finishing.response))
             }
             Poll::Ready(Err(rejection)) => Poll::Ready(Ok(refuse(rejection))),
         }

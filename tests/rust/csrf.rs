@@ -39,11 +39,11 @@ use crate::web::capture_logs;
 
 const NOW: i64 = 1_700_000_000;
 const REQUESTS: usize = 8_000;
-const KEY: &str = "abcdefghijklmnopqrstuvwxyz012345";
-const SECRET: &str = "aB3dEf6hIj9lMn0pQrStUvWxYzAbCdZz";
+pub(crate) const KEY: &str = "abcdefghijklmnopqrstuvwxyz012345";
+pub(crate) const SECRET: &str = "aB3dEf6hIj9lMn0pQrStUvWxYzAbCdZz";
 /// Django masked the secret.
-const TOKEN: &str = "Zy9xWv8uTs7rQp6oNm5lKj4iHg3fEd2cZZ2AqA4BrB6CsCWDtDNEuEQFvFtg6gRB";
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(crate) const TOKEN: &str = "Zy9xWv8uTs7rQp6oNm5lKj4iHg3fEd2cZZ2AqA4BrB6CsCWDtDNEuEQFvFtg6gRB";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What the client and the log read, and what the session holds.
 #[derive(Debug, PartialEq)]
@@ -71,8 +71,12 @@ impl Answer {
     }
 }
 
-#[test]
-fn eight_thousand_requests_are_answered_as_by_django() {
+#[tokio::test]
+async fn eight_thousand_requests_are_answered_as_by_django() {
+    requests_are_answered_as_by_django(through_tower).await;
+}
+
+pub(crate) async fn requests_are_answered_as_by_django(front: impl Front) {
     let Some(mut ask) =
         peer(&["ask", &REQUESTS.to_string(), &Random::new().below(1 << 30).to_string()])
     else {
@@ -80,7 +84,6 @@ fn eight_thousand_requests_are_answered_as_by_django() {
     };
     let asked = ask.stderr(Stdio::inherit()).output().unwrap();
     assert!(asked.status.success());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut random = Random::new();
     let mut site = None;
     let mut tokens = Vec::new();
@@ -94,7 +97,7 @@ fn eight_thousand_requests_are_answered_as_by_django() {
         let site = site.as_ref().unwrap();
         let theirs = Answer::of_django(&line["answer"]);
         let request = &line["request"];
-        let ours = runtime.block_on(site.ask(request, &mut random, &mut tokens));
+        let ours = site.ask(&front, request, &mut random, &mut tokens).await;
         assert_eq!(ours, theirs, "{request:#}\nunder {:#}", site.line);
         let kind = theirs.reason.as_deref().unwrap_or("no reason").split(" - ").next().unwrap();
         *tally.entry(format!("{} {kind}", theirs.status)).or_default() += 1;
@@ -124,6 +127,57 @@ fn peer(arguments: &[&str]) -> Option<Command> {
     Some(command)
 }
 
+/// What a handler does behind the layers, in any framework.
+#[derive(Clone)]
+pub(crate) struct View {
+    body: Vec<u8>,
+    given: Arc<Mutex<Vec<String>>>,
+    steps: Vec<String>,
+}
+
+impl View {
+    pub(crate) fn run(&self, csrf: &Csrf, is_covered: bool, read: &[u8]) {
+        assert!(is_covered);
+        assert_eq!(read, self.body);
+        for step in &self.steps {
+            if step == "rotate" {
+                csrf.rotate();
+                self.given.lock().unwrap().clear();
+            } else {
+                self.given.lock().unwrap().push(csrf.token());
+            }
+        }
+    }
+}
+
+/// Answers a request by a view within both layers.
+pub(crate) trait Front:
+    AsyncFn(SessionLayer, CsrfLayer, View, Request<Pieces>) -> Response<()>
+{
+}
+
+impl<F: AsyncFn(SessionLayer, CsrfLayer, View, Request<Pieces>) -> Response<()>> Front for F {}
+
+async fn through_tower(
+    sessions: SessionLayer,
+    csrf: CsrfLayer,
+    view: View,
+    request: Request<Pieces>,
+) -> Response<()> {
+    let service = service_fn(move |request: Request<CsrfBody<Pieces>>| {
+        let view = view.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let csrf = parts.extensions.get::<Csrf>().unwrap();
+            let checked = CsrfChecked::of(&parts.extensions).unwrap();
+            let read = body.collect().await.unwrap().to_bytes();
+            view.run(csrf, checked.covers(&parts.method), &read);
+            Ok::<_, Infallible>(Response::new("done"))
+        }
+    });
+    sessions.layer(csrf.layer(service)).oneshot(request).await.unwrap().map(drop)
+}
+
 /// A site under some settings.
 struct Site {
     line: Value,
@@ -147,6 +201,7 @@ impl Site {
 
     async fn ask(
         &self,
+        front: &impl Front,
         asked: &Value,
         random: &mut Random,
         tokens: &mut Vec<(String, String)>,
@@ -158,36 +213,16 @@ impl Site {
         let body = base64(asked["body"].as_str().unwrap());
         let steps: Vec<String> = serde_json::from_value(asked["steps"].clone()).unwrap();
         let given = Arc::new(Mutex::new(Vec::new()));
-        let view = {
-            let (body, given) = (body.clone(), Arc::clone(&given));
-            service_fn(move |request: Request<CsrfBody<Pieces>>| {
-                let (body, given, steps) = (body.clone(), Arc::clone(&given), steps.clone());
-                async move {
-                    let csrf = request.extensions().get::<Csrf>().unwrap().clone();
-                    let checked = CsrfChecked::of(request.extensions()).unwrap();
-                    assert!(checked.covers(request.method()));
-                    let read = request.into_body().collect().await.unwrap().to_bytes();
-                    assert_eq!(read, body);
-                    for step in steps {
-                        if step == "rotate" {
-                            csrf.rotate();
-                            given.lock().unwrap().clear();
-                        } else {
-                            given.lock().unwrap().push(csrf.token());
-                        }
-                    }
-                    Ok::<_, Infallible>(Response::new("done"))
-                }
-            })
-        };
+        let view = View { body: body.clone(), given: Arc::clone(&given), steps };
         let mut layer = CsrfLayer::new(self.settings.clone()).unwrap().with_clock(FixedClock(NOW));
         if asked["exempt"] == true {
             layer = layer.exempt();
         }
         let sessions = SessionLayer::new(store.clone(), self.session_settings.clone());
-        let service = sessions.with_clock(FixedClock(NOW)).layer(layer.layer(view));
+        let sessions = sessions.with_clock(FixedClock(NOW));
+        let request = request(asked, Pieces::split(&body, random));
         let (logs, guard) = capture_logs();
-        let response = service.oneshot(request(asked, Pieces::split(&body, random))).await.unwrap();
+        let response = front(sessions, layer, view, request).await;
         drop(guard);
 
         let secret = asked["secret"].as_str().unwrap();
@@ -261,13 +296,13 @@ fn request(asked: &Value, body: Pieces) -> Request<Pieces> {
 
 /// A body in pieces, which counts the bytes that were asked for.
 #[derive(Debug, Default)]
-struct Pieces {
-    pieces: VecDeque<io::Result<Frame<Bytes>>>,
-    taken: Arc<AtomicUsize>,
+pub(crate) struct Pieces {
+    pub(crate) pieces: VecDeque<io::Result<Frame<Bytes>>>,
+    pub(crate) taken: Arc<AtomicUsize>,
 }
 
 impl Pieces {
-    fn new(pieces: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
+    pub(crate) fn new(pieces: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
         let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece.into()))).collect();
         Self { pieces, taken: Arc::default() }
     }
@@ -299,12 +334,12 @@ impl http_body::Body for Pieces {
     }
 }
 
-fn codec() -> SessionCodec {
+pub(crate) fn codec() -> SessionCodec {
     SessionCodec::new(&SecretKey::new("secret").unwrap())
 }
 
 /// Puts a session under `KEY`.
-fn put(store: &MemoryStore, data: &str) {
+pub(crate) fn put(store: &MemoryStore, data: &str) {
     let data = SessionData::from_json(data).unwrap();
     let far = DateTime::Aware("2100-01-01T00:00:00Z".parse().unwrap());
     store.insert_row(SessionKey::parse(KEY).unwrap(), codec().encode(&data, NOW).unwrap(), far);
@@ -314,18 +349,18 @@ fn base64(text: &str) -> Vec<u8> {
     base64_simd::STANDARD.decode_to_vec(text).unwrap()
 }
 
-fn settings() -> CsrfSettings {
+pub(crate) fn settings() -> CsrfSettings {
     let mut settings = CsrfSettings::default();
     settings.allowed_hosts = vec!["example.com".to_owned()];
     settings
 }
 
-fn layer(settings: CsrfSettings) -> CsrfLayer {
+pub(crate) fn layer(settings: CsrfSettings) -> CsrfLayer {
     CsrfLayer::new(settings).unwrap()
 }
 
 /// A form of our own page, with the cookie.
-fn form<B>(content_type: &str, body: B) -> Request<B> {
+pub(crate) fn form<B>(content_type: &str, body: B) -> Request<B> {
     Request::post("/")
         .header(HOST, "example.com")
         .header(ORIGIN, "http://example.com")
@@ -372,7 +407,7 @@ async fn read_back(
     seen.ok_or(response.status())
 }
 
-fn multipart(parts: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn multipart(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (header, data) in parts {
         body.extend(format!("--X\r\nContent-Disposition: form-data; {header}\r\n\r\n").bytes());
@@ -383,8 +418,8 @@ fn multipart(parts: &[(&str, &[u8])]) -> Vec<u8> {
     body
 }
 
-const MULTIPART: &str = "multipart/form-data; boundary=X";
-const FIELD: &str = "name=\"csrfmiddlewaretoken\"";
+pub(crate) const MULTIPART: &str = "multipart/form-data; boundary=X";
+pub(crate) const FIELD: &str = "name=\"csrfmiddlewaretoken\"";
 
 #[tokio::test]
 async fn an_upload_streams_past_the_limit() {

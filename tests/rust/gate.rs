@@ -33,16 +33,16 @@ use crate::differential::SECRET_KEY;
 const HOST: &str = "testserver";
 
 /// `tests/gate_peer.py`.
-struct Peer {
+pub(crate) struct Peer {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Peer {
-    fn start(count: usize, seed: u64) -> Option<Self> {
+    pub(crate) fn start(count: usize, seed: u64) -> Option<Self> {
         let Some(python) = std::env::var_os("TEST_PYTHON") else {
             let message =
                 "NOT TESTED against an installed Django: TEST_PYTHON names no interpreter";
@@ -72,7 +72,7 @@ impl Peer {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("Django has ended: {line}"))
     }
 
-    fn ask(&mut self, asked: &Value) -> Value {
+    pub(crate) fn ask(&mut self, asked: &Value) -> Value {
         let input = self.input.as_mut().unwrap();
         writeln!(input, "{asked}").unwrap();
         input.flush().unwrap();
@@ -80,7 +80,7 @@ impl Peer {
     }
 
     /// What Django answers to a request with this session.
-    fn get(&mut self, path: &str, session_key: &str) -> Value {
+    pub(crate) fn get(&mut self, path: &str, session_key: &str) -> Value {
         self.ask(&json!({"session": session_key, "request": {
             "method": "GET", "path": path, "headers": {}, "cookies": {}, "body": "",
             "content_type": "text/plain",
@@ -96,7 +96,7 @@ impl Drop for Peer {
     }
 }
 
-const PERMISSIONS: [&str; 7] = [
+pub(crate) const PERMISSIONS: [&str; 7] = [
     "auth.add_user",
     "auth.view_group",
     "auth.delete_group",
@@ -106,7 +106,7 @@ const PERMISSIONS: [&str; 7] = [
     "",
 ];
 
-struct Numbered<const N: usize>;
+pub(crate) struct Numbered<const N: usize>;
 
 impl<const N: usize> Permission for Numbered<N> {
     const PERMISSIONS: &'static [&'static str] = &[PERMISSIONS[N]];
@@ -165,15 +165,41 @@ fn routes() -> Router {
         .route("/token", get(token))
 }
 
-/// A site with certain settings.
-struct Site {
-    store: SqlStore,
-    auth: Auth,
-    app: Router,
+/// What is around the routes, from the inside out.
+pub(crate) struct Layers {
+    pub(crate) auth: AuthLayer,
+    pub(crate) csrf: CsrfLayer,
+    pub(crate) sessions: SessionLayer,
 }
 
-impl Site {
-    fn new(store: &SqlStore, chosen: &Value) -> Self {
+/// The routes of `tests/gate_peer.py`, in some framework.
+pub(crate) trait App: Sized {
+    async fn new(layers: Layers) -> Self;
+    async fn answer(&self, request: Request<String>) -> Response<String>;
+}
+
+impl App for Router {
+    async fn new(layers: Layers) -> Self {
+        routes().layer(layers.auth).layer(layers.csrf).layer(layers.sessions)
+    }
+
+    async fn answer(&self, request: Request<String>) -> Response<String> {
+        let response = self.clone().oneshot(request.map(Body::from)).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Response::from_parts(parts, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+/// A site with certain settings.
+struct Site<A = Router> {
+    store: SqlStore,
+    auth: Auth,
+    app: A,
+}
+
+impl<A: App> Site<A> {
+    async fn new(store: &SqlStore, chosen: &Value) -> Self {
         let texts = |name: &str| {
             let values = chosen[name].as_array().into_iter().flatten();
             values.map(|value| value.as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -192,13 +218,12 @@ impl Site {
         }
         auth_settings.hashers = cheap_hashers();
         let auth = Auth::new(SqlUsers::beside(&store, &auth_settings.user_model), auth_settings);
-        let layer = AuthLayer::new(auth.clone()).redirecting_to_login();
-        let app = Router::new()
-            .merge(routes())
-            .layer(layer)
-            .layer(CsrfLayer::new(csrf_settings()).unwrap())
-            .layer(SessionLayer::new(store.clone(), settings));
-        Self { store, auth, app }
+        let layers = Layers {
+            auth: AuthLayer::new(auth.clone()).redirecting_to_login(),
+            csrf: CsrfLayer::new(csrf_settings()).unwrap(),
+            sessions: SessionLayer::new(store.clone(), settings),
+        };
+        Self { store, auth, app: A::new(layers).await }
     }
 
     fn session(&self, session_key: &str) -> Session {
@@ -206,7 +231,7 @@ impl Site {
         Session::new(Arc::new(self.store.clone()), settings, SessionKey::parse(session_key))
     }
 
-    async fn answer(&self, request: &Value, session_key: &str) -> Response<Body> {
+    async fn answer(&self, request: &Value, session_key: &str) -> Response<String> {
         let mut built = Request::builder()
             .method(request["method"].as_str().unwrap())
             .uri(request["path"].as_str().unwrap())
@@ -220,23 +245,22 @@ impl Site {
             cookies = format!("{cookies}; {name}={}", value.as_str().unwrap());
         }
         let body = request["body"].as_str().unwrap().to_owned();
-        let request = built.header(header::COOKIE, cookies).body(Body::from(body)).unwrap();
-        self.app.clone().oneshot(request).await.unwrap()
+        self.app.answer(built.header(header::COOKIE, cookies).body(body).unwrap()).await
     }
 }
 
-fn settings() -> SessionSettings {
+pub(crate) fn settings() -> SessionSettings {
     SessionSettings::default().with_secret_key(SecretKey::new(SECRET_KEY).unwrap())
 }
 
-fn csrf_settings() -> CsrfSettings {
+pub(crate) fn csrf_settings() -> CsrfSettings {
     let mut settings = CsrfSettings::default();
     settings.allowed_hosts = vec![HOST.to_owned()];
     settings
 }
 
 /// Passwords of the tests are to cost nothing.
-fn cheap_hashers() -> PasswordHashers {
+pub(crate) fn cheap_hashers() -> PasswordHashers {
     PasswordHashers::new([PasswordHasher::Md5(Salted::default())]).unwrap()
 }
 
@@ -247,13 +271,8 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     })
 }
 
-async fn text(response: Response<Body>) -> String {
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(body.to_vec()).unwrap()
-}
-
 /// Makes the request that Django has answered, with an equal session, and compares.
-async fn compare(site: &Site, line: &Value) -> String {
+async fn compare(site: &Site<impl App>, line: &Value) -> String {
     let expected = &line["answer"];
     let session_key = line["session"].as_str().unwrap();
     let response = site.answer(&line["request"], session_key).await;
@@ -266,7 +285,7 @@ async fn compare(site: &Site, line: &Value) -> String {
     if status.as_u16() < 500 {
         assert_eq!(expected["vary"], varies, "{line}");
     }
-    let body = text(response).await;
+    let body = response.into_body();
     assert_eq!(expected["is_csrf"], body.starts_with("CSRF"), "{line}");
     if let Some(expected) = expected["body"].as_str() {
         assert_eq!(expected, body, "{line}");
@@ -306,17 +325,24 @@ async fn compare(site: &Site, line: &Value) -> String {
 
 #[tokio::test]
 async fn a_request_is_answered_as_django_answers_it() {
+    requests_are_answered_as_django_answers_them::<Router>().await;
+}
+
+pub(crate) async fn requests_are_answered_as_django_answers_them<A: App>() {
     const COUNT: usize = 5_200;
     let Some(mut peer) = Peer::start(COUNT, 20_261_122) else { return };
     let store = SqlStore::connect(&peer.address, &settings()).await.unwrap();
-    let mut sites: HashMap<String, Site> = HashMap::new();
+    let mut sites: HashMap<String, Site<A>> = HashMap::new();
     let mut outcomes: HashMap<String, usize> = HashMap::new();
     // All of them first: SQLite has one writer at a time.
     let lines: Vec<Value> = (0..COUNT).map(|_| peer.line()).collect();
     for line in lines {
         let chosen = &line["settings"];
-        let site = sites.entry(chosen.to_string()).or_insert_with(|| Site::new(&store, chosen));
-        *outcomes.entry(compare(site, &line).await).or_default() += 1;
+        let name = chosen.to_string();
+        if !sites.contains_key(&name) {
+            sites.insert(name.clone(), Site::new(&store, chosen).await);
+        }
+        *outcomes.entry(compare(&sites[&name], &line).await).or_default() += 1;
     }
     for outcome in ["200", "302", "403", "csrf403", "500"] {
         assert!(outcomes.get(outcome).is_some_and(|count| *count > COUNT / 100), "{outcomes:?}");
@@ -325,13 +351,13 @@ async fn a_request_is_answered_as_django_answers_it() {
 }
 
 /// A browser that keeps its cookies.
-struct Browser<'a> {
-    app: &'a Router,
+struct Browser<'a, A> {
+    app: &'a A,
     cookies: HashMap<String, String>,
 }
 
-impl<'a> Browser<'a> {
-    fn new(app: &'a Router) -> Self {
+impl<'a, A: App> Browser<'a, A> {
+    fn new(app: &'a A) -> Self {
         Self { app, cookies: HashMap::new() }
     }
 
@@ -350,9 +376,9 @@ impl<'a> Browser<'a> {
             .header(header::HOST, HOST)
             .header(header::COOKIE, cookies.join("; "))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Body::from(form.join("&")))
+            .body(form.join("&"))
             .unwrap();
-        let response = self.app.clone().oneshot(request).await.unwrap();
+        let response = self.app.answer(request).await;
         for name in ["sessionid", "csrftoken"] {
             match cookie(response.headers(), name) {
                 Some("\"\"") => drop(self.cookies.remove(name)),
@@ -360,7 +386,7 @@ impl<'a> Browser<'a> {
                 None => {}
             }
         }
-        (response.status(), text(response).await)
+        (response.status(), response.into_body())
     }
 
     async fn get(&mut self, path: &str) -> (StatusCode, String) {
@@ -382,16 +408,20 @@ impl<'a> Browser<'a> {
     }
 }
 
-async fn site(peer: &Peer) -> Site {
-    Site::new(&SqlStore::connect(&peer.address, &settings()).await.unwrap(), &json!({}))
+async fn site<A: App>(peer: &Peer) -> Site<A> {
+    Site::new(&SqlStore::connect(&peer.address, &settings()).await.unwrap(), &json!({})).await
 }
 
 #[tokio::test]
 async fn a_login_is_one_to_django_until_something_ends_it() {
+    a_login_is_one_to_django::<Router>().await;
+}
+
+pub(crate) async fn a_login_is_one_to_django<A: App>() {
     let Some(mut peer) = Peer::start(0, 0) else { return };
     peer.ask(&json!({"user": "ann", "password": "secret", "permissions": ["view_group"]}));
     peer.ask(&json!({"user": "bob", "password": "other", "is_active": false}));
-    let site = site(&peer).await;
+    let site = site::<A>(&peer).await;
     let mut browser = Browser::new(&site.app);
     let (_, token) = browser.get("/token").await;
 
@@ -457,7 +487,7 @@ async fn an_old_password_is_stored_anew() {
     let made = PasswordHashers::new([PasswordHasher::Pbkdf2Sha256(Pbkdf2::new(10))]).unwrap();
     let encoded = made.make_password("secret").unwrap();
     assert_eq!(peer.ask(&json!({"user": "ann", "encoded": encoded})), encoded);
-    let site = site(&peer).await;
+    let site: Site = site(&peer).await;
     let mut settings = site.auth.settings().clone();
     let hashers =
         [PasswordHasher::Md5(Salted::default()), PasswordHasher::Pbkdf2Sha256(Pbkdf2::new(10))];
@@ -506,7 +536,7 @@ async fn an_old_password_is_stored_anew() {
 async fn a_cache_is_as_stale_as_it_says_and_no_more() {
     let Some(mut peer) = Peer::start(0, 0) else { return };
     peer.ask(&json!({"user": "ann", "password": "secret", "permissions": ["view_group"]}));
-    let site = site(&peer).await;
+    let site: Site = site(&peer).await;
     let session_of = |auth: &Auth| {
         Session::new(Arc::new(site.store.clone()), auth.settings().session.clone(), None)
     };
@@ -618,7 +648,7 @@ async fn nobody_is_let_in_by_a_cookie_alone() {
 async fn what_is_missing_or_cannot_be_asked_is_no_logout() {
     let Some(mut peer) = Peer::start(0, 0) else { return };
     peer.ask(&json!({"user": "ann", "password": "secret"}));
-    let site = site(&peer).await;
+    let site: Site = site(&peer).await;
     let mut browser = Browser::new(&site.app);
     let (_, token) = browser.get("/token").await;
     browser.post("/login", &token, &[("username", "ann"), ("password", "secret")]).await;

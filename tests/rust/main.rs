@@ -1,6 +1,7 @@
 //! Everything that is tested through the public API, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod actix;
 mod api;
 mod auth;
 mod cache;

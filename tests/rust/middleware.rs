@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use django_session::session::{Clock, Expiry};
 use django_session::store::MemoryStore;
@@ -25,6 +26,8 @@ use crate::vectors::{self, text};
 const NEW_KEY: &str = "(a new key)";
 /// In place of one that the cookie does not have: the session was moved on.
 const LEFT_KEY: &str = "(a key left behind)";
+/// A view that is more than steps of a session.
+const DEL: &str = "del request.session";
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FixedClock(pub(crate) i64);
@@ -242,6 +245,10 @@ fn take_new(answer: &mut Answer, new: &Value) {
 
 #[tokio::test]
 async fn the_layer_answers_as_every_release() {
+    answers_are_those_of_every_release(through_tower).await;
+}
+
+pub(crate) async fn answers_are_those_of_every_release(send: impl Front) {
     let records = vectors::read("middleware");
     let case = |record: &Value| text(record, "id").splitn(4, '/').nth(3).unwrap().to_owned();
     let version = |record: &Value| text(record, "django_version").to_owned();
@@ -267,7 +274,7 @@ async fn the_layer_answers_as_every_release() {
             (change.apply)(&mut answer, new[&case]);
             assert_ne!(answer, before, "{id}: needless: {}", change.what);
         }
-        assert_eq!(replay(record).await, answer, "{id}");
+        assert_eq!(replay(record, &send).await, answer, "{id}");
         let count = if changes.is_empty() { &mut as_they_are } else { &mut after_changes };
         *count.entry(version).or_default() += 1;
     }
@@ -293,9 +300,13 @@ async fn the_layer_answers_as_every_release() {
 /// `tests/fixtures/write_middleware.py` made views of random steps.
 #[tokio::test]
 async fn the_layer_answers_as_django_to_random_views() {
+    answers_are_those_to_random_views(through_tower).await;
+}
+
+pub(crate) async fn answers_are_those_to_random_views(send: impl Front) {
     let records = vectors::read_file("middleware_random.jsonl.zst");
     for record in &records {
-        assert_eq!(replay(record).await, expected(record), "{record}");
+        assert_eq!(replay(record, &send).await, expected(record), "{record}");
     }
     assert_eq!(records.len(), 3939);
 }
@@ -345,8 +356,66 @@ impl Answer {
     }
 }
 
+/// A record's view, for any framework.
+#[derive(Clone)]
+pub(crate) struct View {
+    record: Arc<Value>,
+    store: MemoryStore,
+}
+
+impl View {
+    /// Whether nothing behind this point is to see the session.
+    pub(crate) fn removes_session(&self) -> bool {
+        self.record["view"] == DEL
+    }
+
+    pub(crate) async fn run(&self, session: &Session) {
+        match &self.record["view"] {
+            Value::String(view) => run(view, session, &self.store).await,
+            steps => {
+                for step in steps.as_array().unwrap() {
+                    take(step, session, &self.store).await;
+                }
+            }
+        }
+    }
+
+    /// The status of its response, and what that varies on.
+    pub(crate) fn response(&self) -> (u16, Option<&str>) {
+        let status = self.record["status"].as_u64().unwrap();
+        let vary = text(&self.record, "id").split_once("/vary/").map(|(_, vary)| vary);
+        (u16::try_from(status).unwrap(), vary.or_else(|| self.record["vary_before"].as_str()))
+    }
+}
+
+/// Answers a request by a view within the layer.
+pub(crate) trait Front: AsyncFn(SessionLayer, View, Request<()>) -> Response<()> {}
+
+impl<F: AsyncFn(SessionLayer, View, Request<()>) -> Response<()>> Front for F {}
+
+async fn through_tower(layer: SessionLayer, view: View, request: Request<()>) -> Response<()> {
+    let service = service_fn(|mut request: Request<()>| {
+        let view = view.clone();
+        async move {
+            if view.removes_session() {
+                // As near as it gets: nothing behind this point sees the session.
+                request.extensions_mut().remove::<Session>().unwrap();
+            } else {
+                view.run(request.extensions().get::<Session>().unwrap()).await;
+            }
+            let (status, vary) = view.response();
+            let mut response = Response::builder().status(status);
+            if let Some(vary) = vary {
+                response = response.header(header::VARY, vary);
+            }
+            Ok::<_, Infallible>(response.body(String::new()).unwrap())
+        }
+    });
+    layer.layer(service).oneshot(request).await.unwrap().map(drop)
+}
+
 /// Sends the record's request through the layer.
-async fn replay(record: &Value) -> Answer {
+async fn replay(record: &Value, send: &impl Front) -> Answer {
     let now = record["now"].as_i64().unwrap();
     let codec = SessionCodec::new(&SecretKey::new(text(record, "secret_key")).unwrap());
     let store = MemoryStore::new(codec.clone());
@@ -370,30 +439,9 @@ async fn replay(record: &Value) -> Answer {
     if let Some(header) = record["headers"].as_str() {
         request = request.header(header::COOKIE, header);
     }
-    let view = service_fn(|mut request: Request<()>| {
-        let store = store.clone();
-        async move {
-            match &record["view"] {
-                Value::String(view) => run(view, &mut request, &store).await,
-                steps => {
-                    let session = request.extensions().get::<Session>().unwrap();
-                    for step in steps.as_array().unwrap() {
-                        take(step, session, &store).await;
-                    }
-                }
-            }
-            let status = record["status"].as_u64().unwrap();
-            let mut response = Response::builder();
-            let vary = text(record, "id").split_once("/vary/").map(|(_, vary)| vary);
-            if let Some(vary) = vary.or_else(|| record["vary_before"].as_str()) {
-                response = response.header(header::VARY, vary);
-            }
-            let status = u16::try_from(status).unwrap();
-            Ok::<_, Infallible>(response.status(status).body(String::new()).unwrap())
-        }
-    });
+    let view = View { record: Arc::new(record.clone()), store: store.clone() };
     let layer = SessionLayer::new(store.clone(), settings).with_clock(FixedClock(now));
-    let response = layer.layer(view).oneshot(request.body(()).unwrap()).await.unwrap();
+    let response = send(layer, view, request.body(()).unwrap()).await;
 
     let lines = |name| {
         let lines = response.headers().get_all(name).iter();
@@ -428,7 +476,10 @@ pub(crate) async fn check_without_rows(
     }
     let view = service_fn(|mut request: Request<()>| async move {
         let none = MemoryStore::new(SessionCodec::new(&SecretKey::new("unused").unwrap()));
-        run(text(record, "view"), &mut request, &none).await;
+        match text(record, "view") {
+            DEL => drop(request.extensions_mut().remove::<Session>()),
+            view => run(view, request.extensions().get::<Session>().unwrap(), &none).await,
+        }
         let status = u16::try_from(record["status"].as_u64().unwrap()).unwrap();
         Ok::<_, Infallible>(Response::builder().status(status).body(String::new()).unwrap())
     });
@@ -475,13 +526,7 @@ pub(crate) async fn set_cookie_of(
 }
 
 /// The record's view.
-async fn run(view: &str, request: &mut Request<()>, store: &MemoryStore) {
-    if view == "del request.session" {
-        // As near as it gets: nothing behind this point sees the session.
-        request.extensions_mut().remove::<Session>().unwrap();
-        return;
-    }
-    let session = request.extensions().get::<Session>().unwrap();
+async fn run(view: &str, session: &Session, store: &MemoryStore) {
     let set_b = || session.insert("b", &2);
     match view {
         "does not touch the session" => {}

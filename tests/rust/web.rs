@@ -553,9 +553,9 @@ fn settings_that_break_headers_are_refused_at_once() {
 
 /// A store whose database is gone for one operation.
 #[derive(Debug)]
-struct Outage {
-    store: MemoryStore,
-    fails: &'static str,
+pub(crate) struct Outage {
+    pub(crate) store: MemoryStore,
+    pub(crate) fails: &'static str,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -644,7 +644,7 @@ fn store() -> MemoryStore {
 }
 
 /// A store with the session of user 42 under `KEY`.
-fn logged_in() -> MemoryStore {
+pub(crate) fn logged_in() -> MemoryStore {
     let store = store();
     put(&store, KEY, &format!(r#"{{"_auth_user_id":"42","_auth_user_backend":"{BACKEND}"}}"#));
     store
@@ -656,7 +656,7 @@ fn put(store: &MemoryStore, session_key: &str, data: &str) {
     store.insert_row(key(session_key), codec().encode(&data, NOW).unwrap(), far);
 }
 
-fn key(text: &str) -> SessionKey {
+pub(crate) fn key(text: &str) -> SessionKey {
     SessionKey::parse(text).unwrap()
 }
 

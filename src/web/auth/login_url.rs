@@ -2,16 +2,15 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 
 /// `REDIRECT_FIELD_NAME`
 const NEXT: &str = "next";
 
 /// `login_url` with the way back in `next`; `None` if it cannot stand in a header.
-pub(super) fn redirect_to_login(login_url: &str, request: &Uri) -> Option<HeaderValue> {
-    let next = request.path_and_query().map_or("/", |path| path.as_str());
+pub(super) fn redirect_to_login(login_url: &str, path: &str) -> Option<HeaderValue> {
     // An empty query is none to Django.
-    let next = next.strip_suffix('?').unwrap_or(next);
+    let next = path.strip_suffix('?').unwrap_or(path);
     let (address, fragment) = match login_url.split_once('#') {
         Some((address, fragment)) => (address, Some(fragment)),
         None => (login_url, None),
@@ -61,13 +60,11 @@ mod tests {
             ("/login/?theme=dark", "/x", "/login/?theme=dark&next=/x"),
             ("/login/?next=/old&a=b#top", "/x", "/login/?a=b&next=/x#top"),
             ("https://id.example.com/login", "/x", "https://id.example.com/login?next=/x"),
-            ("/login/", "http://example.com/absolute?form", "/login/?next=/absolute%3Fform"),
             ("/login/", "/x?", "/login/?next=/x"),
             ("/login/", "//evil.example/x", "/login/?next=//evil.example/x"),
         ] {
-            let uri: Uri = request.parse().unwrap();
-            assert_eq!(redirect_to_login(login_url, &uri).unwrap(), expected);
+            assert_eq!(redirect_to_login(login_url, request).unwrap(), expected);
         }
-        assert_eq!(redirect_to_login("/log\nin", &Uri::from_static("/")), None);
+        assert_eq!(redirect_to_login("/log\nin", "/"), None);
     }
 }

@@ -81,10 +81,19 @@ impl AuthRejection {
         if let AuthError::Session(error) = error {
             return Self::Session(SessionRejection::of(error));
         }
-        let rejection = if error.is_outage() { Self::Unavailable } else { Self::Invalid };
+        let rejection = Self::kind(error);
         let status_code = rejection.status().as_u16();
         tracing::error!(target: "django_session", status_code, "{}", Chain(error));
         rejection
+    }
+
+    /// The same, which the log does not hear of.
+    pub(in crate::web) fn kind(error: &AuthError) -> Self {
+        match error {
+            AuthError::Session(error) => Self::Session(SessionRejection::kind(error)),
+            error if error.is_outage() => Self::Unavailable,
+            _ => Self::Invalid,
+        }
     }
 
     /// Says in the log what is missing around a handler.

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::request::Parts;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use super::login_url::redirect_to_login;
 use super::rejection::AuthRejection;
@@ -16,17 +16,18 @@ use super::tower::Shared;
 use super::{Permission, RequirePermission};
 use crate::auth::{Auth, AuthError, Authentication, User};
 use crate::session::Session;
-use crate::web::csrf::is_covered;
+use crate::web::csrf::{is_covered, is_handshake};
+use crate::web::head::Head;
 use crate::web::{Csrf, SessionRejection};
 
 /// What an [`AuthLayer`](super::AuthLayer) puts into a request.
 #[derive(Clone)]
-pub(super) struct Gate(Arc<Inner>);
+pub(in crate::web) struct Gate(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
     /// Where the request came in, before routers took parts of it away.
-    uri: Uri,
+    path: Box<str>,
     is_handshake: bool,
     known: Mutex<Known>,
 }
@@ -39,8 +40,13 @@ struct Known {
 }
 
 impl Gate {
-    pub(super) fn new(shared: Arc<Shared>, uri: Uri, is_handshake: bool) -> Self {
-        Self(Arc::new(Inner { shared, uri, is_handshake, known: Mutex::default() }))
+    pub(super) fn new(shared: Arc<Shared>, request: &impl Head) -> Self {
+        Self(Arc::new(Inner {
+            shared,
+            path: request.path_and_query().unwrap_or("/").into(),
+            is_handshake: is_handshake(request),
+            known: Mutex::default(),
+        }))
     }
 }
 
@@ -91,13 +97,16 @@ impl AuthSession {
     /// * [`AuthRejection::MissingLayer`], [`SessionRejection::MissingLayer`].
     /// * [`SessionRejection::UncheckedRequest`].
     pub fn of(request: &Parts) -> Result<Self, AuthRejection> {
-        let extensions = &request.extensions;
-        let gate = extensions.get::<Gate>().ok_or(AuthRejection::MissingLayer)?.clone();
-        let session = extensions.get::<Session>().ok_or(SessionRejection::MissingLayer)?.clone();
-        if !is_covered(extensions, &request.method, &request.headers) {
+        Self::of_head(request)
+    }
+
+    pub(in crate::web) fn of_head(request: &impl Head) -> Result<Self, AuthRejection> {
+        let gate = request.extension::<Gate>().ok_or(AuthRejection::MissingLayer)?;
+        let session = request.extension().ok_or(SessionRejection::MissingLayer)?;
+        if !is_covered(request) {
             return Err(SessionRejection::UncheckedRequest.into());
         }
-        Ok(Self { gate, session, csrf: extensions.get().cloned() })
+        Ok(Self { gate, session, csrf: request.extension() })
     }
 
     /// `login_required`: the user, or the answer to somebody who has to log in first.
@@ -290,6 +299,15 @@ impl AuthSession {
     /// }
     /// ```
     pub async fn ended(&self, every: Duration) {
+        // A task of its own: who waits for this and handles a message meanwhile does not poll it, and
+        // may ask what this is about to find out.
+        let watched = self.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move { watched.watch(every).await });
+        task.join_next().await;
+    }
+
+    async fn watch(&self, every: Duration) {
         let before = match self.authentication().await {
             Ok(found) => found.user().map(|user| user.pk().clone()),
             Err(error) if error.is_outage() => None,
@@ -312,9 +330,9 @@ impl AuthSession {
 
     /// The answer to somebody who has to log in first.
     fn login_required(&self) -> AuthRejection {
-        let Inner { shared, uri, .. } = &*self.gate.0;
+        let Inner { shared, path, .. } = &*self.gate.0;
         let location = if shared.redirects {
-            redirect_to_login(&shared.auth.settings().login_url, uri)
+            redirect_to_login(&shared.auth.settings().login_url, path)
         } else {
             None
         };

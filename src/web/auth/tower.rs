@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::session::Gate;
 use crate::auth::Auth;
-use crate::web::csrf::is_handshake;
+use crate::web::head::Head;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -89,11 +89,9 @@ impl AuthLayer {
         Self { shared: Arc::new(Shared { auth: self.shared.auth.clone(), redirects: true }) }
     }
 
-    /// Puts it into a request.
-    pub(in crate::web) fn begin<B>(&self, request: &mut Request<B>) {
-        let is_handshake = is_handshake(request.headers());
-        let gate = Gate::new(self.shared.clone(), request.uri().clone(), is_handshake);
-        request.extensions_mut().insert(gate);
+    /// What the request is to have.
+    pub(in crate::web) fn begin(&self, request: &impl Head) -> Gate {
+        Gate::new(self.shared.clone(), request)
     }
 }
 
@@ -108,8 +106,8 @@ impl<S> Layer<S> for AuthLayer {
 /// The service that [`AuthLayer`] makes of another one.
 #[derive(Clone, Debug)]
 pub struct AuthService<S> {
-    inner: S,
-    layer: AuthLayer,
+    pub(in crate::web) inner: S,
+    pub(in crate::web) layer: AuthLayer,
 }
 
 impl<S, B> Service<Request<B>> for AuthService<S>
@@ -124,8 +122,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        self.layer.begin(&mut request);
-        self.inner.call(request)
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let gate = self.layer.begin(&parts);
+        parts.extensions.insert(gate);
+        self.inner.call(Request::from_parts(parts, body))
     }
 }

@@ -110,6 +110,15 @@ impl<B: Body> CsrfBody<B> {
     pub(super) fn begun(begun: Begun<B>) -> Self {
         Self { state: State::Begun { begun } }
     }
+
+    /// The body of the request itself, if nothing of it has been read.
+    #[cfg(feature = "actix")]
+    pub(in crate::web) fn into_untouched(self) -> Result<B, Box<Self>> {
+        match self.state {
+            State::Untouched { body } => Ok(body),
+            state @ State::Begun { .. } => Err(Box::new(Self { state })),
+        }
+    }
 }
 
 impl<B: Body> Body for CsrfBody<B> {

@@ -2,15 +2,14 @@
 //!
 //! Decisions only; the body is read between [`head`] and [`token`], by somebody else.
 
-use http::Method;
-use http::header::{HeaderMap, ORIGIN, REFERER, UPGRADE};
-use http::request::Parts;
+use http::header::{ORIGIN, REFERER, UPGRADE};
 
 use super::host::{host, is_same_domain, is_secure, meta, port};
 use super::rejection::{CsrfRejection, Shown, TokenFault};
 use super::rules::Rules;
 use super::token::{Secret, TokenFormat};
 use super::url::urlsplit;
+use crate::web::head::Head;
 
 /// What cookie or session hold.
 #[derive(Clone, Debug)]
@@ -21,21 +20,21 @@ pub(super) enum Stored {
 }
 
 /// Whether a method changes nothing, so that nothing is asked. Other than in Django, `get` is not `GET`.
-pub(super) fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+pub(super) fn is_safe(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
 }
 
 /// Whether a request asks for a WebSocket. It is a `GET`, and yet acts from then on.
-pub(in crate::web) fn is_handshake(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(UPGRADE).iter();
-    let mut names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+pub(in crate::web) fn is_handshake(request: &impl Head) -> bool {
+    let lines = request.lines(&UPGRADE);
+    let mut names = lines.flat_map(|line| line.split(|&byte| byte == b','));
     names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Checks where a WebSocket comes from, by the rules for `Origin`, which every browser sends with it.
 /// Django has no views for them; in Channels this is `AllowedHostsOriginValidator`.
-pub(super) fn handshake(rules: &Rules, request: &Parts) -> Result<(), CsrfRejection> {
-    match meta(&request.headers, &ORIGIN) {
+pub(super) fn handshake(rules: &Rules, request: &impl Head) -> Result<(), CsrfRejection> {
+    match meta(request, &ORIGIN) {
         Some(origin) => check_origin(rules, request, &origin),
         // No browser, so no cookies of somebody else's.
         None => Ok(()),
@@ -45,10 +44,10 @@ pub(super) fn handshake(rules: &Rules, request: &Parts) -> Result<(), CsrfReject
 /// Checks all that does not need the body: where the request comes from, and that there is a secret.
 pub(super) fn head<'a>(
     rules: &Rules,
-    request: &Parts,
+    request: &impl Head,
     stored: &'a Stored,
 ) -> Result<Option<&'a Secret>, CsrfRejection> {
-    if let Some(origin) = meta(&request.headers, &ORIGIN) {
+    if let Some(origin) = meta(request, &ORIGIN) {
         check_origin(rules, request, &origin)?;
     } else if is_secure(rules, request) {
         check_referer(rules, request)?;
@@ -65,14 +64,14 @@ pub(super) fn head<'a>(
 /// Checks the token: that of the form, or if there is none or an empty one, that of the header.
 pub(super) fn token(
     rules: &Rules,
-    request: &Parts,
+    request: &impl Head,
     secret: Option<&Secret>,
     field: &str,
 ) -> Result<(), CsrfRejection> {
     if !field.is_empty() {
         return compare(field, secret).map_err(CsrfRejection::FormToken);
     }
-    let token = rules.header_token(&request.headers).ok_or(CsrfRejection::TokenMissing)?;
+    let token = rules.header_token(request).ok_or(CsrfRejection::TokenMissing)?;
     compare(&token, secret).map_err(|fault| {
         let header = rules.token_header().into();
         CsrfRejection::HeaderToken { header, fault }
@@ -88,7 +87,7 @@ fn compare(token: &str, secret: Option<&Secret>) -> Result<(), TokenFault> {
 }
 
 /// `_origin_verified`
-fn check_origin(rules: &Rules, request: &Parts, origin: &str) -> Result<(), CsrfRejection> {
+fn check_origin(rules: &Rules, request: &impl Head, origin: &str) -> Result<(), CsrfRejection> {
     let is_ours = host(rules, request).is_some_and(|host| {
         let scheme = if is_secure(rules, request) { "https" } else { "http" };
         origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(&*host)
@@ -100,8 +99,8 @@ fn check_origin(rules: &Rules, request: &Parts, origin: &str) -> Result<(), Csrf
 }
 
 /// `_check_referer`
-fn check_referer(rules: &Rules, request: &Parts) -> Result<(), CsrfRejection> {
-    let referer = meta(&request.headers, &REFERER).ok_or(CsrfRejection::NoReferer)?;
+fn check_referer(rules: &Rules, request: &impl Head) -> Result<(), CsrfRejection> {
+    let referer = meta(request, &REFERER).ok_or(CsrfRejection::NoReferer)?;
     let referer = urlsplit(&referer).ok_or(CsrfRejection::MalformedReferer)?;
     if referer.scheme.is_empty() || referer.netloc.is_empty() {
         return Err(CsrfRejection::MalformedReferer);

@@ -1,6 +1,5 @@
 //! Which field a form has, by what kind of form it is: `HttpRequest._load_post_and_files`.
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::header::Parameters;
@@ -8,6 +7,7 @@ use super::host::meta;
 use super::rejection::FormError;
 use super::settings::CsrfSettings;
 use super::{multipart, urlencoded};
+use crate::web::head::Head;
 
 /// A kind of form.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,10 +23,10 @@ impl Form {
     ///
     /// [`FormError`] for a form that need not be read at all.
     pub(super) fn of(
-        headers: &HeaderMap,
+        request: &impl Head,
         settings: &CsrfSettings,
     ) -> Result<Option<Self>, FormError> {
-        let Some(content_type) = meta(headers, &CONTENT_TYPE) else { return Ok(None) };
+        let Some(content_type) = meta(request, &CONTENT_TYPE) else { return Ok(None) };
         let parameters = Parameters::parse(&content_type);
         match &*parameters.main {
             "multipart/form-data" => {
@@ -39,7 +39,7 @@ impl Form {
                 if parameters.has("charset") && !charset.eq_ignore_ascii_case("utf-8") {
                     return Err(FormError::Charset);
                 }
-                let length = meta(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
+                let length = meta(request, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
                 if length.is_some_and(|length: u64| {
                     usize::try_from(length)
                         .map_or(true, |length| length > settings.data_upload_max_memory_size)

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{Extensions, Method};
+use http::Extensions;
 
 use super::check::{Stored, is_safe};
 use super::token::Secret;
 
 /// The CSRF protection of one request, an extension that [`CsrfLayer`](super::CsrfLayer) puts there.
 ///
-/// It is also an extractor of axum, with the feature `axum`. Clones are the same protection.
+/// It is also an extractor, with the feature `axum` or `actix`. Clones are the same protection.
 ///
 /// # Example
 ///
@@ -130,21 +130,17 @@ impl CsrfChecked {
 
     /// Whether a request of this method may act. A request that passed for its safe method, and has
     /// another one since, may not.
-    pub fn covers(self, method: &Method) -> bool {
-        self.0 != How::Safe || is_safe(method)
+    pub fn covers(self, method: impl AsRef<str>) -> bool {
+        self.0 != How::Safe || is_safe(method.as_ref())
     }
 }
 
 /// Whether a request may act for its user: it is safe, or was checked, or need not be. The handshake of
 /// a WebSocket has to be looked at, though it is a `GET`.
 #[cfg(any(feature = "_extractors", feature = "auth"))]
-pub(in crate::web) fn is_covered(
-    extensions: &Extensions,
-    method: &Method,
-    headers: &http::HeaderMap,
-) -> bool {
-    match CsrfChecked::of(extensions) {
-        Some(checked) => checked.covers(method),
-        None => is_safe(method) && !super::check::is_handshake(headers),
+pub(in crate::web) fn is_covered(request: &impl crate::web::head::Head) -> bool {
+    match request.extension::<CsrfChecked>() {
+        Some(checked) => checked.covers(request.method()),
+        None => is_safe(request.method()) && !super::check::is_handshake(request),
     }
 }

@@ -1,18 +1,18 @@
 //! Which host a request names, whether it is one of ours, and whether the request came over TLS:
 //! `HttpRequest.get_host`, `get_port`, `is_secure` of Django, and `is_same_domain`.
 
-use http::header::{HOST, HeaderMap, HeaderName};
-use http::request::Parts;
+use http::header::{HOST, HeaderName};
 
 use super::rules::Rules;
+use crate::web::head::Head;
 
 /// A header as Django finds it in `META`: several lines joined by commas, each byte a character.
-pub(super) fn meta(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let mut lines = headers.get_all(name).iter();
-    let mut value = latin_1(lines.next()?.as_bytes());
+pub(super) fn meta(request: &impl Head, name: &HeaderName) -> Option<String> {
+    let mut lines = request.lines(name);
+    let mut value = latin_1(lines.next()?);
     for line in lines {
         value.push(',');
-        value.push_str(&latin_1(line.as_bytes()));
+        value.push_str(&latin_1(line));
     }
     Some(value)
 }
@@ -22,7 +22,7 @@ pub(super) fn latin_1(bytes: &[u8]) -> String {
 }
 
 /// `HttpRequest.get_host`; `None` for Django's `DisallowedHost`.
-pub(super) fn host(rules: &Rules, request: &Parts) -> Option<String> {
+pub(super) fn host(rules: &Rules, request: &impl Head) -> Option<String> {
     let host = raw_host(rules, request);
     let domain = domain(&host)?;
     rules
@@ -32,10 +32,10 @@ pub(super) fn host(rules: &Rules, request: &Parts) -> Option<String> {
 }
 
 /// `HttpRequest.get_port`.
-pub(super) fn port(rules: &Rules, request: &Parts) -> String {
+pub(super) fn port(rules: &Rules, request: &impl Head) -> String {
     let settings = rules.settings();
     let forwarded = HeaderName::from_static("x-forwarded-port");
-    let forwarded = settings.use_x_forwarded_port.then(|| meta(&request.headers, &forwarded));
+    let forwarded = settings.use_x_forwarded_port.then(|| meta(request, &forwarded));
     forwarded.flatten().unwrap_or_else(|| {
         let usual = if is_secure(rules, request) { 443 } else { 80 };
         settings.server_port.unwrap_or(usual).to_string()
@@ -43,25 +43,25 @@ pub(super) fn port(rules: &Rules, request: &Parts) -> String {
 }
 
 /// `HttpRequest.is_secure`.
-pub(super) fn is_secure(rules: &Rules, request: &Parts) -> bool {
+pub(super) fn is_secure(rules: &Rules, request: &impl Head) -> bool {
     let settings = rules.settings();
     let Some((header, secure)) = rules.proxy_header() else { return settings.server_secure };
-    meta(&request.headers, header).map_or(settings.server_secure, |value| {
+    meta(request, header).map_or(settings.server_secure, |value| {
         let first = value.split(',').next().unwrap_or_default();
         super::header::strip(first) == secure
     })
 }
 
-fn raw_host(rules: &Rules, request: &Parts) -> String {
+fn raw_host(rules: &Rules, request: &impl Head) -> String {
     let settings = rules.settings();
     let forwarded = HeaderName::from_static("x-forwarded-host");
-    let forwarded = settings.use_x_forwarded_host.then(|| meta(&request.headers, &forwarded));
-    if let Some(host) = forwarded.flatten().or_else(|| meta(&request.headers, &HOST)) {
+    let forwarded = settings.use_x_forwarded_host.then(|| meta(request, &forwarded));
+    if let Some(host) = forwarded.flatten().or_else(|| meta(request, &HOST)) {
         return host;
     }
     // HTTP/2 has it here; servers of Python pass that on as the header.
-    if let Some(authority) = request.uri.authority() {
-        return authority.as_str().to_owned();
+    if let Some(authority) = request.authority() {
+        return authority.to_owned();
     }
     let port = port(rules, request);
     let usual = if is_secure(rules, request) { "443" } else { "80" };

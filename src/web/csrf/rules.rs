@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderName;
 
 use super::host::{is_same_domain, meta};
 use super::settings::CsrfSettings;
 use super::url::urlsplit;
 use crate::session::SettingsError;
 use crate::web::cookie;
+use crate::web::head::Head;
 
 pub(super) const HEADER: &str =
     "the name of a header as Django spells it, such as \"HTTP_X_CSRFTOKEN\"";
@@ -94,8 +95,8 @@ impl Rules {
     }
 
     /// The token in the header.
-    pub(super) fn header_token(&self, headers: &HeaderMap) -> Option<String> {
-        meta(headers, &self.token_header.header)
+    pub(super) fn header_token(&self, request: &impl Head) -> Option<String> {
+        meta(request, &self.token_header.header)
     }
 
     /// The name of that header as Django shows it.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{self, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -23,7 +22,8 @@ use super::settings::CsrfSettings;
 use super::token::Secret;
 use crate::session::{Clock, Session, SessionError, SettingsError, SystemClock};
 use crate::web::cookie::{self, SetCookie};
-use crate::web::{SessionRejection, vary_on_cookie};
+use crate::web::head::Head;
+use crate::web::{Effect, SessionRejection};
 
 /// Lets unsafe requests in if Django's `CsrfViewMiddleware` would.
 ///
@@ -120,46 +120,49 @@ impl CsrfLayer {
     }
 
     /// `process_request`
-    async fn begin(&self, request: &Parts) -> Result<Exchange, CsrfRejection> {
+    pub(in crate::web) async fn begin(
+        &self,
+        request: &impl Head,
+    ) -> Result<Exchange, CsrfRejection> {
         let settings = self.rules.settings();
         let mut session = None;
         let stored = if settings.csrf_use_sessions {
-            let found = request.extensions.get::<Session>();
-            let found = session.insert(found.ok_or(CsrfRejection::MissingSessionLayer)?.clone());
+            let found = request.extension::<Session>();
+            let found = session.insert(found.ok_or(CsrfRejection::MissingSessionLayer)?);
             stored_in(found).await.map_err(|error| SessionRejection::of(&error))?
         } else {
-            stored_as(cookie::read(&request.headers, &settings.csrf_cookie_name).as_deref())
+            stored_as(cookie::read(request, &settings.csrf_cookie_name).as_deref())
         };
-        let outer = request.extensions.get::<Csrf>().cloned();
+        let outer = request.extension::<Csrf>();
         let is_inner = outer.is_some();
         let csrf = outer.unwrap_or_else(|| Csrf::of(&stored, settings.csrf_use_sessions));
         Ok(Exchange { csrf, stored, session, is_inner })
     }
 
     /// `process_view`: reads what it has to of the body, and gives all of it back.
-    async fn check<B: Body>(
+    pub(in crate::web) async fn check<B: Body>(
         &self,
-        request: &Parts,
+        request: &impl Head,
         body: B,
-        stored: &Stored,
+        exchange: &Exchange,
     ) -> Result<(CsrfChecked, CsrfBody<B>), CsrfRejection> {
-        let done = request.extensions.get::<CsrfChecked>();
-        if let Some(done) = done.filter(|done| !done.is_exempt() && done.covers(&request.method)) {
-            return Ok((*done, CsrfBody::untouched(body)));
+        let done = request.extension::<CsrfChecked>();
+        if let Some(done) = done.filter(|done| !done.is_exempt() && done.covers(request.method())) {
+            return Ok((done, CsrfBody::untouched(body)));
         }
         if self.is_exempt {
             return Ok((CsrfChecked::EXEMPT, CsrfBody::untouched(body)));
         }
-        if is_safe(&request.method) {
-            if check::is_handshake(&request.headers) {
+        if is_safe(request.method()) {
+            if check::is_handshake(request) {
                 check::handshake(&self.rules, request)?;
             }
             return Ok((CsrfChecked::SAFE, CsrfBody::untouched(body)));
         }
-        let secret = check::head(&self.rules, request, stored)?;
+        let secret = check::head(&self.rules, request, &exchange.stored)?;
         let settings = self.rules.settings();
-        let form = match request.method {
-            Method::POST => Form::of(&request.headers, settings)?,
+        let form = match request.method() {
+            "POST" => Form::of(request, settings)?,
             _ => None,
         };
         let (field, body) = match form {
@@ -179,29 +182,16 @@ impl CsrfLayer {
     }
 
     /// `process_response`
-    async fn finish<B: From<&'static str>>(
-        &self,
-        exchange: Exchange,
-        mut response: Response<B>,
-    ) -> Response<B> {
+    pub(in crate::web) async fn finish(&self, exchange: Exchange) -> Result<Effect, CsrfRejection> {
         if exchange.is_inner {
-            return response;
+            return Ok(Effect::default());
         }
-        let Some(secret) = exchange.csrf.take_update() else { return response };
+        let Some(secret) = exchange.csrf.take_update() else { return Ok(Effect::default()) };
         let Some(session) = &exchange.session else {
-            match self.cookie(&secret) {
-                Ok(cookie) => {
-                    response.headers_mut().append(header::SET_COOKIE, cookie);
-                    vary_on_cookie(response.headers_mut());
-                }
-                Err(rejection) => return refuse(&rejection.into()),
-            }
-            return response;
+            return Ok(Effect { set_cookie: Some(self.cookie(&secret)?), vary: true });
         };
-        match put(session, &secret).await {
-            Ok(()) => response,
-            Err(error) => refuse(&SessionRejection::of(&error).into()),
-        }
+        put(session, &secret).await.map_err(|error| SessionRejection::of(&error))?;
+        Ok(Effect::default())
     }
 
     fn cookie(&self, secret: &Secret) -> Result<HeaderValue, SessionRejection> {
@@ -223,8 +213,8 @@ impl CsrfLayer {
 }
 
 /// What is known of a request until its response is there.
-struct Exchange {
-    csrf: Csrf,
+pub(in crate::web) struct Exchange {
+    pub(in crate::web) csrf: Csrf,
     stored: Stored,
     /// With `CSRF_USE_SESSIONS`.
     session: Option<Session>,
@@ -275,8 +265,8 @@ impl<S> Layer<S> for CsrfLayer {
 /// `axum::middleware::from_fn`, has to be added by a `layer` of its own.
 #[derive(Clone, Debug)]
 pub struct CsrfService<S> {
-    inner: S,
-    layer: CsrfLayer,
+    pub(in crate::web) inner: S,
+    pub(in crate::web) layer: CsrfLayer,
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for CsrfService<S>
@@ -306,7 +296,7 @@ where
                 Ok(exchange) => exchange,
                 Err(rejection) => return Ok(refuse(&rejection)),
             };
-            let response = match layer.check(&parts, body, &exchange.stored).await {
+            let mut response = match layer.check(&parts, body, &exchange).await {
                 Ok((checked, body)) => {
                     parts.extensions.insert(checked);
                     parts.extensions.insert(exchange.csrf.clone());
@@ -314,7 +304,11 @@ where
                 }
                 Err(rejection) => refuse(&rejection),
             };
-            Ok(layer.finish(exchange, response).await)
+            match layer.finish(exchange).await {
+                Ok(effect) => effect.apply(response.headers_mut()),
+                Err(rejection) => response = refuse(&rejection),
+            }
+            Ok(response)
         }))
     }
 }
@@ -356,6 +350,15 @@ impl<B, E> fmt::Debug for CsrfFuture<B, E> {
 #[doc(alias = "csrf_exempt")]
 pub struct CsrfExempt;
 
+impl CsrfExempt {
+    /// What the request is to have, unless it was checked.
+    pub(in crate::web) fn begin(request: &impl Head) -> Option<CsrfChecked> {
+        let done = request.extension::<CsrfChecked>();
+        let is_checked = done.is_some_and(|done| done.covers(request.method()));
+        (!is_checked).then_some(CsrfChecked::EXEMPT)
+    }
+}
+
 impl<S> Layer<S> for CsrfExempt {
     type Service = CsrfExemptService<S>;
 
@@ -367,7 +370,7 @@ impl<S> Layer<S> for CsrfExempt {
 /// The service that [`CsrfExempt`] makes of another one.
 #[derive(Clone, Debug)]
 pub struct CsrfExemptService<S> {
-    inner: S,
+    pub(in crate::web) inner: S,
 }
 
 impl<S, B> Service<Request<B>> for CsrfExemptService<S>
@@ -382,12 +385,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let done = CsrfChecked::of(request.extensions());
-        if !done.is_some_and(|done| done.covers(request.method())) {
-            request.extensions_mut().insert(CsrfChecked::EXEMPT);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        if let Some(exempt) = CsrfExempt::begin(&parts) {
+            parts.extensions.insert(exempt);
         }
-        self.inner.call(request)
+        self.inner.call(Request::from_parts(parts, body))
     }
 }
 
