@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(900)  # the first test may wait for cargo
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "tests" / "fixtures" / "admin_site.py"
 FEATURES = os.environ.get("SHARED_LOGIN_FEATURES", "actix,auth,axum,sqlite")
-SERVERS = ["axum"]
+SERVERS = ["axum", "actix"]
 
 
 class Site:

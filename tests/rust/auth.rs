@@ -301,6 +301,24 @@ async fn whoever_django_lets_in_and_nobody_else_mysql() {
     states(&url, "custom_user.Customer", 100).await;
 }
 
+/// A table of users with one row.
+async fn user_table(password: &str) -> sqlx::SqlitePool {
+    let pool = sqlx::sqlite::SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect("sqlite::memory:")
+        .await
+        .unwrap();
+    let table = "CREATE TABLE auth_user (id integer PRIMARY KEY, username text, password text, \
+                 is_active bool, is_staff bool, is_superuser bool, last_login datetime)";
+    sqlx::raw_sql(table).execute(&pool).await.unwrap();
+    sqlx::query("INSERT INTO auth_user VALUES (42, 'ann', ?, 1, 0, 0, NULL)")
+        .bind(password)
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool
+}
+
 /// Replays what recorded releases made of sessions, from 1.11 to 6.1.
 #[tokio::test]
 async fn sessions_are_logged_in_and_out_as_recorded() {
@@ -335,24 +353,8 @@ async fn sessions_are_logged_in_and_out_as_recorded() {
         });
         let auth_settings =
             AuthSettings::from_json(&release.to_string(), settings.clone()).unwrap();
-        let pool = sqlx::sqlite::SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect("sqlite::memory:")
-            .await
-            .unwrap();
-        sqlx::raw_sql(
-            "CREATE TABLE auth_user (id integer PRIMARY KEY, username text, password text, \
-             is_active bool, is_staff bool, is_superuser bool, last_login datetime)",
-        )
-        .execute(&pool)
-        .await
-        .unwrap();
+        let pool = user_table(password).await;
         let changed = id.ends_with("update_session_auth_hash");
-        sqlx::query("INSERT INTO auth_user VALUES (42, 'ann', ?, 1, 0, 0, NULL)")
-            .bind(password)
-            .execute(&pool)
-            .await
-            .unwrap();
         let auth = Auth::new(SqlUsers::new(pool, &auth_settings.user_model), auth_settings);
 
         let store = Arc::new(MemoryStore::new(settings.codec().unwrap()));
