@@ -19,25 +19,32 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::http::header::LOCATION;
 use actix_web::web::{self, Form, Html, Query};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_ws::{CloseCode, CloseReason, Message};
 use django_session::auth::{Auth, AuthError, User};
 use django_session::store::{self, SqlUsers};
 use django_session::web::{
     AuthLayer, AuthSession, Csrf, CsrfLayer, MaybeUser, Permission, RequirePermission, SiteSettings,
 };
-use django_session::{SessionError, SessionLayer, SessionStore};
+use django_session::{SessionError, SessionLayer, SessionStore, SqlStore};
 use serde::Deserialize;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let file = env::args().nth(1).ok_or("usage: actix SETTINGS_FILE")?;
     let database = env::var("DATABASE_URL").map_err(|_| "DATABASE_URL is not set")?;
-    let sessions = env::var("SESSION_STORE_URL").unwrap_or_else(|_| database.clone());
 
     // Settings that contradict each other are found here, before anybody is let in by them.
     let site = SiteSettings::from_file(file)?;
-    let store = store::connect(&sessions, &site.session).await?;
-    let users = SqlUsers::connect(&database, &site.auth).await?;
+    let (store, users): (Arc<dyn SessionStore>, _);
+    if let Ok(url) = env::var("SESSION_STORE_URL") {
+        store = store::connect(&url, &site.session).await?;
+        users = SqlUsers::connect(&database, &site.auth).await?;
+    } else {
+        let table = SqlStore::connect(&database, &site.session).await?;
+        users = SqlUsers::beside(&table, &site.auth.user_model);
+        store = Arc::new(table);
+    }
     let mut auth = Auth::new(users, site.auth.clone());
     if let Some(seconds) = number("USER_CACHE_SECONDS")? {
         auth = auth.with_user_cache(100_000, Duration::from_secs(seconds));
@@ -46,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let port = number("PORT")?.unwrap_or(3000).try_into()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    serve(listener, site, Arc::new(store), auth)?.await?;
+    serve(listener, site, store, auth)?.await?;
     Ok(())
 }
 
@@ -68,6 +75,7 @@ pub(crate) fn serve(
             .route("/login", web::get().to(login_page))
             .route("/login", web::post().to(log_in))
             .route("/logout", web::post().to(log_out))
+            .route("/socket", web::get().to(socket))
             // The last one is the first that a request meets.
             .wrap(auth.clone())
             .wrap(csrf.clone())
@@ -146,6 +154,54 @@ async fn log_in(session: AuthSession, form: Form<Login>) -> Result<HttpResponse,
 async fn log_out(session: AuthSession) -> Result<HttpResponse, AuthError> {
     session.logout().await?;
     Ok(redirect("/"))
+}
+
+/// How soon a socket has to know that its session has ended, and what the page meets then.
+const REVALIDATE: Duration = Duration::from_secs(2);
+const SESSION_ENDED: u16 = 4401;
+
+/// A socket of the user, which counts in the session what is said: `examples/chat.rs` has a page for one.
+async fn socket(
+    request: HttpRequest,
+    user: User,
+    session: AuthSession,
+    body: web::Payload,
+) -> actix_web::Result<HttpResponse> {
+    let (response, mut socket, mut messages) = actix_ws::handle(&request, body)?;
+    actix_web::rt::spawn(async move {
+        let mut ended = Box::pin(session.ended(REVALIDATE));
+        let code = loop {
+            let message = tokio::select! {
+                () = &mut ended => break CloseCode::Other(SESSION_ENDED),
+                message = messages.recv() => message,
+            };
+            let text = match message {
+                Some(Ok(Message::Text(text))) => text,
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                _ => break CloseCode::Normal,
+            };
+            let line = match said(&session).await {
+                Ok(count) => format!("{} ({count}): {text}", user.username()),
+                Err(error) if error.is_interrupted() => break CloseCode::Other(SESSION_ENDED),
+                Err(_) => "that was not counted".to_owned(),
+            };
+            if socket.text(line).await.is_err() {
+                return;
+            }
+        };
+        // If the browser is gone, it is closed.
+        drop(socket.close(Some(CloseReason { code, description: None })).await);
+    });
+    Ok(response)
+}
+
+/// Nothing saves the session of a socket by itself.
+async fn said(session: &AuthSession) -> Result<u64, SessionError> {
+    let session = session.session().reopen().await;
+    let count = session.get("said").await?.unwrap_or(0) + 1;
+    session.insert("said", &count).await?;
+    session.save().await?;
+    Ok(count)
 }
 
 /// Only pages of this site: `next` comes from whoever made the link.

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::env;
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Query;
@@ -24,19 +25,25 @@ use django_session::store::{self, SqlUsers};
 use django_session::web::{
     AuthLayer, AuthSession, Csrf, CsrfLayer, MaybeUser, Permission, RequirePermission, SiteSettings,
 };
-use django_session::{SessionError, SessionLayer};
+use django_session::{SessionError, SessionLayer, SessionStore, SqlStore};
 use serde::Deserialize;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let file = env::args().nth(1).ok_or("usage: axum SETTINGS_FILE")?;
     let database = env::var("DATABASE_URL").map_err(|_| "DATABASE_URL is not set")?;
-    let sessions = env::var("SESSION_STORE_URL").unwrap_or_else(|_| database.clone());
 
     // Settings that contradict each other are found here, before anybody is let in by them.
     let site = SiteSettings::from_file(file)?;
-    let store = store::connect(&sessions, &site.session).await?;
-    let users = SqlUsers::connect(&database, &site.auth).await?;
+    let (store, users): (Arc<dyn SessionStore>, _);
+    if let Ok(url) = env::var("SESSION_STORE_URL") {
+        store = store::connect(&url, &site.session).await?;
+        users = SqlUsers::connect(&database, &site.auth).await?;
+    } else {
+        let table = SqlStore::connect(&database, &site.session).await?;
+        users = SqlUsers::beside(&table, &site.auth.user_model);
+        store = Arc::new(table);
+    }
     let mut auth = Auth::new(users, site.auth);
     if let Some(seconds) = number("USER_CACHE_SECONDS")? {
         auth = auth.with_user_cache(100_000, Duration::from_secs(seconds));

@@ -12,16 +12,26 @@ use super::primary_key::PrimaryKey;
 use super::user::User;
 use crate::session::SessionKey;
 
+/// Longer than any store takes to answer.
+const LOOKING_UP: Duration = Duration::from_mins(1);
+
 /// Bounded in number and in time.
 #[derive(Clone)]
 pub(super) struct UserCache {
     users: Cache<SessionKey, User>,
+    /// Sessions that were ended or changed here, so that whoever was just looking one of them up does not
+    /// bring it back.
+    ended: Cache<SessionKey, ()>,
     permissions: Cache<PrimaryKey, Arc<BTreeSet<String>>>,
 }
 
 impl UserCache {
     fn new(capacity: u64, staleness: Duration) -> Self {
         Self {
+            ended: Cache::builder()
+                .max_capacity(capacity)
+                .time_to_live(staleness.saturating_add(LOOKING_UP))
+                .build(),
             users: Cache::builder().max_capacity(capacity).time_to_live(staleness).build(),
             permissions: Cache::builder().max_capacity(capacity).time_to_live(staleness).build(),
         }
@@ -31,11 +41,19 @@ impl UserCache {
         self.users.get(session_key)
     }
 
-    pub(super) fn insert_user(&self, session_key: SessionKey, user: User) {
-        self.users.insert(session_key, user);
+    pub(super) fn insert_user(&self, session_key: &SessionKey, user: User) {
+        if self.ended.contains_key(session_key) {
+            return;
+        }
+        self.users.insert(session_key.clone(), user);
+        // It may have been ended between the two.
+        if self.ended.contains_key(session_key) {
+            self.users.invalidate(session_key);
+        }
     }
 
     pub(super) fn forget(&self, session_key: &SessionKey) {
+        self.ended.insert(session_key.clone(), ());
         self.users.invalidate(session_key);
     }
 
@@ -77,5 +95,28 @@ impl Auth {
     pub fn with_user_cache(mut self, capacity: u64, staleness: Duration) -> Self {
         self.cache = Some(UserCache::new(capacity, staleness));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interface::UserRecord;
+    use super::super::primary_key::PrimaryKeyType;
+    use super::*;
+
+    #[test]
+    fn a_session_that_has_ended_is_not_brought_back_by_a_slow_look() {
+        let cache = UserCache::new(10, Duration::from_hours(1));
+        let pk = PrimaryKeyType::INTEGER.parse("7").unwrap().unwrap();
+        let record = UserRecord::new(pk, "ann", None);
+        let ann = User { record: record.into(), backend: "backend".into() };
+        let key = SessionKey::generate();
+        cache.insert_user(&key, ann.clone());
+        assert!(cache.user(&key).is_some());
+        cache.forget(&key);
+        assert!(cache.user(&key).is_none());
+        // Looked up before the logout, and answered after it.
+        cache.insert_user(&key, ann);
+        assert!(cache.user(&key).is_none());
     }
 }

@@ -160,7 +160,7 @@ impl Auth {
         if let (Some(key), Authentication::User(user), Verdict::Keep) =
             (before, &examined.authentication, &examined.verdict)
         {
-            cache.insert_user(key, user.clone());
+            cache.insert_user(&key, user.clone());
         }
         self.apply(session, examined).await
     }

@@ -294,11 +294,47 @@ def test_a_socket_has_the_session_until_it_ends(page, site, addresses):
     assert (answer.status, answer.headers["location"]) == (302, "/login?next=/")
 
 
+OPEN_SOCKET = """
+url => new Promise(opened => {
+  window.lines = [];
+  window.socket = new WebSocket(url);
+  socket.onopen = opened;
+  socket.onmessage = event => lines.push(event.data);
+  socket.onclose = event => lines.push("closed " + event.code);
+})
+"""
+
+
 @pytest.mark.browser
-def test_a_page_of_somebody_else_s_opens_no_socket(page, site, addresses):
+@pytest.mark.parametrize("end", ["logout", "password"])
+def test_a_socket_of_actix_does_too(page, site, addresses, end):
+    url, django = addresses["actix"], addresses["django"]
+    site.change("ann", **ANN)
+    log_in_to_django(page, django, "ann", "secret")
+    assert opens(page, url, "/account")
+    page.evaluate(OPEN_SOCKET, url.replace("http", "ws") + "/socket")
+    page.evaluate("socket.send('hello')")
+    page.wait_for_function("lines.length == 1")
+    page.evaluate("socket.send('again')")
+    page.wait_for_function("lines.length == 2")
+    if end == "logout":
+        other = page.context.new_page()
+        other.goto(f"{django}/admin/")
+        other.get_by_role("button", name="Log out").click()
+        expect(other.get_by_text("Thanks for spending")).to_be_visible()
+    else:
+        site.change("ann", password="another")
+    page.wait_for_function("lines.length == 3")
+    said = ["ann (1): hello", "ann (2): again", "closed 4401"]
+    assert page.evaluate("lines") == said
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("server", ["chat", "actix"])
+def test_a_page_of_somebody_else_s_opens_no_socket(page, site, addresses, server):
     site.change("ann", **ANN)
     log_in_to_django(page, addresses["django"], "ann", "secret")
-    socket_url = addresses["chat"].replace("http", "ws") + "/socket"
+    socket_url = addresses[server].replace("http", "ws") + "/socket"
     with another_site("") as elsewhere:
         page.goto(elsewhere)
         closed = page.evaluate(
