@@ -324,3 +324,10 @@ def test_the_login_page_is_said():
     wrong = override_settings(LOGIN_URL="no-such-view", ROOT_URLCONF="django.contrib.auth.urls")
     with wrong, pytest.raises(CommandError, match="LOGIN_URL leads nowhere"):
         exported()
+
+
+def test_a_site_without_users_has_none():
+    with override_settings(INSTALLED_APPS=["django.contrib.sessions", "django_session_rs"]):
+        found = exported()
+    assert found["SESSION_COOKIE_NAME"] == "sessionid"
+    assert not {"AUTH_USER_MODEL", "AUTHENTICATION_BACKENDS", "PASSWORD_HASHERS"} & found.keys()

@@ -41,7 +41,7 @@ from django_session_rs.backends.conflicts import (
     on_conflict,
 )
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
-from django_session_rs.management.commands.export_session_settings import exported
+from django_session_rs.management.commands.export_session_settings import exported_sessions
 from django_session_rs.store_url import store_url
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def _settings(cls: type[SessionStore]) -> str:
             "function can be asked by the other ones."
         )
     try:
-        found = exported(include_secret=True)
+        found = exported_sessions(include_secret=True)
     except CommandError as error:
         raise ImproperlyConfigured(str(error)) from error
     session = cls()

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.db import connections, router
@@ -157,7 +156,9 @@ def permission_tables(model: Any) -> dict[str, str] | None:
 
 def overrides(model: Any) -> list[str]:
     """Return what of the model is code of the site's own that decides who a user is."""
-    from django.contrib.auth.models import PermissionsMixin  # noqa: PLC0415 - needs the apps
+    # These need the apps to be ready.
+    from django.contrib.auth.base_user import AbstractBaseUser  # noqa: PLC0415
+    from django.contrib.auth.models import PermissionsMixin  # noqa: PLC0415
 
     found = [
         name

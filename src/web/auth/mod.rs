@@ -31,8 +31,8 @@ use crate::auth::User;
 
 /// The user of a request, or nobody.
 ///
-/// As an extractor it lets everybody in who brings no session of somebody else's: see
-/// [`AuthLayer`]. A refused login is nobody, as in Django.
+/// As an extractor it turns nobody away, but for unsafe requests that no `CsrfLayer` has looked at, and
+/// while it cannot be known who it is. A login that does not count any more is nobody's, as in Django.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaybeUser(pub Option<User>);
 

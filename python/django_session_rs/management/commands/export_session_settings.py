@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import hashers
 from django.contrib.sessions.backends import signed_cookies
@@ -133,15 +134,22 @@ class Command(BaseCommand):
 
 def exported(*, include_secret: bool) -> dict[str, Any]:
     """Return the settings as JSON values."""
+    found = exported_sessions(include_secret=include_secret)
+    if apps.is_installed("django.contrib.auth"):
+        found |= exported_auth()
+        found["PASSWORD_HASHERS"] = checked("PASSWORD_HASHERS", (list, tuple), "a list of classes")
+        found["PASSWORD_HASHERS_PARAMETERS"] = hasher_parameters()
+    return dict(sorted(found.items()))
+
+
+def exported_sessions(*, include_secret: bool) -> dict[str, Any]:
+    """Return those that have nothing to do with users."""
     found: dict[str, Any] = {"DJANGO_VERSION": django.get_version()}
     for name, (types, words) in SETTINGS.items():
         found[name] = checked(name, types, words)
     found["SESSION_COMPRESSION"] = compression()
-    found["PASSWORD_HASHERS"] = checked("PASSWORD_HASHERS", (list, tuple), "a list of classes")
-    found["PASSWORD_HASHERS_PARAMETERS"] = hasher_parameters()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
     found |= {name: getattr(settings, name) for name in RUST_SETTINGS if hasattr(settings, name)}
-    found |= exported_auth()
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
@@ -154,7 +162,7 @@ def exported(*, include_secret: bool) -> dict[str, Any]:
         found["SECRET_KEY_FALLBACKS"] = [
             as_json_key("SECRET_KEY_FALLBACKS", key) for key in fallbacks
         ]
-    return dict(sorted(found.items()))
+    return found
 
 
 def checked(name: str, types: tuple[type, ...], words: str) -> Any:
