@@ -79,11 +79,11 @@ def query_for(model: type[Model], using: str, value: Any) -> UserQuery | None:
 
 
 def _is_plain(model: type[Model]) -> bool:
-    manager = type(model._default_manager)
+    manager: Any = model._default_manager
     names = ("get", "get_queryset", "filter", "all")
     return (
-        all(getattr(manager, name) is getattr(Manager, name) for name in names)
-        and model._default_manager._queryset_class is QuerySet  # noqa: SLF001
+        all(getattr(type(manager), name) is getattr(Manager, name) for name in names)
+        and manager._queryset_class is QuerySet  # noqa: SLF001
         and not model._meta.pk.is_relation
     )
 
