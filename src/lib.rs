@@ -112,6 +112,11 @@ pub mod users {}
 #[cfg(any(doc, all(doctest, feature = "axum")))]
 pub mod csrf {}
 
+/// So are those of a text that belongs to both languages.
+#[cfg(all(doctest, feature = "_sql"))]
+#[doc = include_str!("../docs/moving.md")]
+struct Moving;
+
 /// The README's examples are compiled.
 #[cfg(all(doctest, feature = "axum", feature = "_sql"))]
 #[doc = include_str!("../README.md")]

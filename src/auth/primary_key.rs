@@ -61,7 +61,7 @@ impl PrimaryKeyType {
     }
 
     /// Reads what a session holds: text since Django 1.8, before that a number too.
-    pub(super) fn parse_value(
+    pub(crate) fn parse_value(
         self,
         value: &Value,
     ) -> Result<Option<PrimaryKey>, InvalidPrimaryKey> {

@@ -270,6 +270,21 @@ impl SessionCodec {
         }
     }
 
+    /// The same payload and time stamp under the primary key; nothing if the text is not of today's form,
+    /// or another one is written.
+    #[cfg(feature = "cli")]
+    pub(crate) fn resign(&self, session_data: &str) -> Option<String> {
+        let Unsigned { algorithm, .. } = self.signer.unsign(session_data, None).ok()?;
+        if (self.format, algorithm) != (Format::Signed, Algorithm::Sha256) {
+            return None;
+        }
+        let (stamped, _) = session_data.rsplit_once(':')?;
+        let mut text = String::with_capacity(session_data.len());
+        text.push_str(stamped);
+        self.signer.append_signature(&mut text);
+        Some(text)
+    }
+
     /// Checks the signature, then reads the session. The age of the text is not limited: Django
     /// relies on `expire_date` for that.
     ///

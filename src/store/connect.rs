@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::url::{StoreUrl, UrlError};
-use super::{MemoryStore, SignedCookieStore};
+use super::{MemoryStore, MovingStore, SignedCookieStore};
 use crate::session::{SessionSettings, SessionStore, SettingsError, StoreError};
 
 /// Connects to the store that an address leads to, for the site with these settings.
@@ -19,6 +19,7 @@ use crate::session::{SessionSettings, SessionStore, SettingsError, StoreError};
 /// | `redis://…`, `rediss://…`, `redis+cluster://…`, `redis+sentinel://…` | `CacheStore` of a `RedisCache` |
 /// | `memcached://…` | `CacheStore` of a `MemcachedCache` |
 /// | `file:…` | `FileStore` |
+/// | `moving:?from_url=…&to_url=…` | [`MovingStore`] between the two |
 /// | `signed_cookies:` | [`SignedCookieStore`] |
 /// | `memory:` | a [`MemoryStore`] of its own |
 ///
@@ -49,29 +50,85 @@ pub async fn connect(
     url: &str,
     settings: &SessionSettings,
 ) -> Result<Arc<dyn SessionStore>, ConnectError> {
-    let url: StoreUrl = url.parse()?;
+    connect_to(&url.parse()?, settings).await
+}
+
+/// As [`connect`], of an address that has been read.
+pub(crate) async fn connect_to(
+    url: &StoreUrl,
+    settings: &SessionSettings,
+) -> Result<Arc<dyn SessionStore>, ConnectError> {
+    if url.scheme() == "moving" {
+        return moving(url, settings).await;
+    }
+    connect_to_one(url, settings).await
+}
+
+/// To a store of one kind.
+#[cfg_attr(
+    not(any(feature = "_sql", feature = "memcached", feature = "redis")),
+    expect(clippy::unused_async, reason = "the others are waited for")
+)]
+async fn connect_to_one(
+    url: &StoreUrl,
+    settings: &SessionSettings,
+) -> Result<Arc<dyn SessionStore>, ConnectError> {
     match url.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new(settings.codec()?))),
         "signed_cookies" => Ok(Arc::new(SignedCookieStore::new(settings)?)),
         #[cfg(all(feature = "file", unix))]
-        "file" => Ok(Arc::new(super::FileStore::connect_to(&url, settings)?)),
+        "file" => Ok(Arc::new(super::FileStore::connect_to(url, settings)?)),
         #[cfg(feature = "_sql")]
-        _ if url.is_sql() => table(&url, settings).await,
+        _ if url.is_sql() => table(url, settings).await,
         #[cfg(any(feature = "memcached", feature = "redis"))]
         _ if url.is_cache() => {
             use crate::codec::cache::CacheEngine;
 
-            let (cache, keys, codec) = cache(&url, CacheEngine::Cache).await?;
+            let (cache, keys, codec) = cache(url, CacheEngine::Cache).await?;
             Ok(Arc::new(super::CacheStore::new(cache, keys, codec).with_settings(settings)))
         }
         scheme => Err(ConnectError::no_driver(scheme)),
     }
 }
 
+/// From one store to another.
+async fn moving(
+    url: &StoreUrl,
+    settings: &SessionSettings,
+) -> Result<Arc<dyn SessionStore>, ConnectError> {
+    let inner = |name| {
+        let inner = url.text(name).unwrap_or_default().parse::<StoreUrl>()?;
+        if matches!(inner.scheme(), "moving" | "signed_cookies") {
+            let expected = "the address of a store that keeps sessions itself";
+            return Err(UrlError::InvalidOption { name, expected });
+        }
+        Ok(inner)
+    };
+    let expected = "`moving:` and its options alone";
+    if !url.address().ends_with(':') {
+        return Err(UrlError::InvalidAddress { expected }.into());
+    }
+    let write_both = url.word("write", "`new` or `both`", |word| match word {
+        "new" => Some(false),
+        "both" => Some(true),
+        _ => None,
+    })?;
+    let (from, to) = (inner("from_url")?, inner("to_url")?);
+    // Two addresses of memory are two stores.
+    if from == to && from.scheme() != "memory" {
+        let expected = "another address than `from_url`";
+        return Err(UrlError::InvalidOption { name: "to_url", expected }.into());
+    }
+    let (old, new) = (connect_to_one(&from, settings).await?, connect_to_one(&to, settings).await?);
+    Ok(Arc::new(MovingStore::new(old, new).with_write_both(write_both.unwrap_or(false))))
+}
+
 /// Whether sessions are pickled there, and so may hold what JSON cannot.
 #[cfg(feature = "python")]
 pub(crate) fn keeps_objects(url: &str) -> bool {
-    url.parse().is_ok_and(|url: StoreUrl| url.is_cache() || url.text("cache_table").is_some())
+    let Ok(url) = url.parse::<StoreUrl>() else { return false };
+    let within = |name| url.text(name).is_some_and(keeps_objects);
+    url.is_cache() || url.text("cache_table").is_some() || within("from_url") || within("to_url")
 }
 
 #[cfg(feature = "_sql")]
@@ -152,7 +209,7 @@ fn keys(
     not(feature = "redis"),
     expect(clippy::unused_async, reason = "only Redis is asked whether it is there")
 )]
-async fn cache(
+pub(super) async fn cache(
     url: &StoreUrl,
     engine: crate::codec::cache::CacheEngine,
 ) -> Result<
@@ -167,7 +224,7 @@ async fn cache(
         #[cfg(feature = "redis")]
         scheme if scheme.starts_with("redis") => {
             let layout = layout(url)?;
-            (redis(url).await?, layout)
+            (Arc::new(redis(url).await?), layout)
         }
         _ if !url.is_cache() => {
             let expected = "the address of a Redis or memcached server";
@@ -201,7 +258,7 @@ fn memcached(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
+async fn redis(url: &StoreUrl) -> Result<super::RedisCache, ConnectError> {
     use super::{RedisAddress, RedisCache, RedisConnectError};
 
     let expected = "one or more servers, such as `redis://user:password@localhost:6379/0`";
@@ -226,7 +283,27 @@ async fn redis(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
         cache = cache.with_wait(replicas, timeout.unwrap_or(std::time::Duration::from_secs(1)));
     }
     cache.ping().await.map_err(ConnectError::Connect)?;
-    Ok(Arc::new(cache))
+    Ok(cache)
+}
+
+/// Redis as sessions are kept there.
+#[cfg(feature = "cli")]
+pub(super) struct RedisParts {
+    pub(super) cache: super::RedisCache,
+    pub(super) keys: crate::codec::cache::CacheKeys,
+    pub(super) codec: crate::codec::cache::CacheCodec,
+}
+
+/// The cache at an address of Redis, for whoever wants more of it than a [`super::Cache`] has.
+#[cfg(feature = "cli")]
+pub(super) async fn redis_parts(url: &StoreUrl) -> Result<RedisParts, ConnectError> {
+    use crate::codec::cache::{CacheCodec, CacheEngine};
+
+    let mut codec = CacheCodec::new(layout(url)?);
+    if let Some(protocol) = url.number("pickle_protocol", "a number from 2 to 5")? {
+        codec = codec.with_pickle_protocol(protocol);
+    }
+    Ok(RedisParts { cache: redis(url).await?, keys: keys(url, CacheEngine::Cache), codec })
 }
 
 /// What a site keeps in Redis: Django's own backend, or django-redis with its options.

@@ -7,6 +7,7 @@
 //! | `CacheStore` | `cache` | one of Django's caches |
 //! | `CachedDbStore` | `cache` and a database | the table, with a cache before it |
 //! | `FileStore` | `file` | a directory of files, shared with Django |
+//! | [`MovingStore`] | | two stores, from one of which into the other they move |
 //! | `SqlStore` | `sqlite`, `postgres`, `mysql` | the table `django_session`, shared with Django |
 //!
 //! | cache | feature | what Django calls it |
@@ -18,23 +19,28 @@
 //!
 //! The contract is in `testing` (feature `testing`), for authors of stores.
 
+#[cfg(feature = "cli")]
+pub(crate) mod bulk;
 #[cfg(feature = "cache")]
 mod cache;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 mod cached_db;
 #[cfg(feature = "_url")]
-mod connect;
+pub(crate) mod connect;
 #[cfg(all(feature = "cache", feature = "_sql"))]
 mod database_cache;
 #[cfg(all(feature = "file", unix))]
 mod directory;
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "cli")]
+pub(crate) mod inspect;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
 #[cfg(feature = "cache")]
 mod memory_cache;
+mod moving;
 #[cfg(feature = "postgres")]
 mod proof;
 // `redis` alone is the name of the driver.
@@ -59,6 +65,8 @@ mod users;
 pub use cache::{Cache, CacheEntry, CacheStore, Written};
 #[cfg(all(feature = "cache", feature = "_sql"))]
 pub use cached_db::CachedDbStore;
+#[cfg(feature = "cli")]
+pub(crate) use connect::connect_to;
 #[cfg(feature = "python")]
 pub(crate) use connect::keeps_objects;
 #[cfg(feature = "_url")]
@@ -76,6 +84,7 @@ pub use memcached::{
 pub use memory::MemoryStore;
 #[cfg(feature = "cache")]
 pub use memory_cache::MemoryCache;
+pub use moving::MovingStore;
 /// The driver, in the version whose clients [`RedisCache`] takes.
 #[cfg(feature = "redis")]
 #[doc(no_inline)]

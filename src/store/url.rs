@@ -8,6 +8,7 @@
 //! | `redis://user:password@host:6379/0`, `rediss://…`, `redis+cluster://…`, `redis+sentinel://…` | Redis |
 //! | `memcached://host:11211,other:11211` | memcached |
 //! | `file:///var/lib/site/sessions` | a file for each session |
+//! | `moving:?from_url=…&to_url=…` | two stores, from one of which into the other sessions move |
 //! | `signed_cookies:` | the cookie itself |
 //! | `memory:` | the memory of this process |
 //!
@@ -21,7 +22,7 @@ use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 /// The options of each kind of address, and what they are.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind {
         schemes: &["postgres", "postgresql"],
         options: &[TABLE, &["replica_settle", "replica_url"], POOL, POSTGRES],
@@ -47,6 +48,7 @@ const KINDS: [Kind; 8] = [
         options: &[CACHE, &["connect_timeout", "max_connections", "timeout"]],
     },
     Kind { schemes: &["file"], options: &[&["cookie_name", "lock_timeout", "sync"]] },
+    Kind { schemes: &["moving"], options: &[&["from_url", "to_url", "write"]] },
     Kind { schemes: &["signed_cookies"], options: &[] },
     Kind { schemes: &["memory"], options: &[] },
 ];
@@ -190,6 +192,18 @@ impl StoreUrl {
         self.scheme
     }
 
+    /// All of it, as it may be hashed and must not be shown.
+    #[cfg(feature = "cli")]
+    pub(crate) fn in_full(&self) -> String {
+        format!("{}?{:?}", self.address, self.options)
+    }
+
+    /// Whether it has an option.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
     /// Whether it leads to a server of a cache.
     #[cfg(any(feature = "memcached", feature = "python", feature = "redis"))]
     pub(super) fn is_cache(&self) -> bool {
@@ -197,7 +211,7 @@ impl StoreUrl {
     }
 
     /// Whether it leads to a database.
-    pub(super) fn is_sql(&self) -> bool {
+    pub(crate) fn is_sql(&self) -> bool {
         matches!(self.scheme, "mariadb" | "mysql" | "postgres" | "postgresql" | "sqlite")
     }
 

@@ -12,6 +12,8 @@ use jiff::tz::TimeZone;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::ConnectError;
+#[cfg(feature = "cli")]
+use super::StoreUrl;
 use super::retry::{Failure, Tries};
 use super::sql::{
     Dialect, Lease, Outcome, Spare, SqlError, SqlPool, SqlStore, TIMEOUT, Writer, Zone,
@@ -62,6 +64,16 @@ impl SqlUsers {
     /// As [`SqlStore::connect`].
     pub async fn connect(url: &str, settings: &AuthSettings) -> Result<Self, ConnectError> {
         let store = SqlStore::connect(url, &settings.session).await?;
+        Ok(Self::beside(&store, &settings.user_model))
+    }
+
+    /// As [`SqlUsers::connect`], of an address that has been read.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn connect_to(
+        url: &StoreUrl,
+        settings: &AuthSettings,
+    ) -> Result<Self, ConnectError> {
+        let store = SqlStore::connect_to(url, &settings.session).await?;
         Ok(Self::beside(&store, &settings.user_model))
     }
 

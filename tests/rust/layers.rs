@@ -9,8 +9,8 @@ const ALLOWED: [(&str, &[&str]); 7] = [
     ("auth", &["codec", "session", "auth"]),
     ("store", &["codec", "session", "auth", "store"]),
     ("web", &["session", "auth", "web"]),
-    ("cli", &["codec", "session", "store", "cli"]),
-    ("python", &["codec", "session", "store", "python"]),
+    ("cli", &["codec", "session", "auth", "store", "cli"]),
+    ("python", &["cli", "codec", "session", "store", "python"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

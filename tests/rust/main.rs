@@ -25,6 +25,7 @@ mod layers;
 mod lost_updates;
 mod memcached;
 mod middleware;
+mod moving;
 mod peer;
 mod pickle;
 mod pickle_oracle;

@@ -135,6 +135,12 @@ impl TimestampSigner {
         signed
     }
 
+    /// Appends `:signature` to a value and its time stamp.
+    #[cfg(feature = "cli")]
+    pub(crate) fn append_signature(&self, stamped: &mut String) {
+        self.0.append_signature(stamped);
+    }
+
     /// Appends `:timestamp:signature` to a value that is in `signed` already.
     pub(crate) fn finish(&self, signed: &mut String, now: i64) {
         self.0.separator().push(signed);

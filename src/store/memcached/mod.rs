@@ -34,6 +34,17 @@ use crate::session::{Revision, StoreError};
 use crate::store::cache::{Cache, CacheEntry, Written};
 use crate::store::retry::{Failure, Tries};
 
+/// The servers of a `LOCATION` that have a host and a port; none if it is not one.
+#[cfg(feature = "cli")]
+pub(super) fn tcp_addresses(location: &str) -> Option<Vec<(Box<str>, u16)>> {
+    let addresses: Option<Vec<_>> = location.split([';', ',']).map(Address::parse).collect();
+    let tcp = addresses?.into_iter().filter_map(|address| match address {
+        Address::Tcp { host, port } => Some((host, port)),
+        Address::Unix { .. } => None,
+    });
+    Some(tcp.collect())
+}
+
 /// How many connections to one server there are at most.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10).expect("it is not zero");
 /// How long to wait for a connection to be made; servers are near.

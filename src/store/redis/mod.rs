@@ -60,6 +60,18 @@ if done.err then return done end
 return 2
 ";
 
+/// Puts a value in place of a certain other one, which ends when that would have.
+#[cfg(feature = "cli")]
+const REPLACE_KEPT: &str = "\
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'table' then return stored end
+if not stored then return 0 end
+if stored ~= ARGV[1] then return 1 end
+local done = redis.pcall('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+if done.err then return done end
+return 2
+";
+
 /// Moves an entry to another key, with another value: any, or one of a certain value.
 const CYCLE_KEY: &str = "\
 local stored = redis.pcall('GET', KEYS[1])
@@ -167,6 +179,8 @@ pub struct RedisCache {
 struct Scripts {
     read: Script,
     replace: Script,
+    #[cfg(feature = "cli")]
+    replace_kept: Script,
     cycle_key: Script,
     delete: Script,
 }
@@ -275,6 +289,8 @@ impl RedisCache {
             scripts: Arc::new(Scripts {
                 read: Script::new(READ),
                 replace: Script::new(REPLACE),
+                #[cfg(feature = "cli")]
+                replace_kept: Script::new(REPLACE_KEPT),
                 cycle_key: Script::new(CYCLE_KEY),
                 delete: Script::new(DELETE),
             }),
@@ -333,6 +349,102 @@ impl RedisCache {
             Err(error) if is_kind(&error, ServerErrorKind::NoPerm) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether keys are on several servers.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) fn is_cluster(&self) -> bool {
+        self.source.is_cluster()
+    }
+
+    /// Sends commands about many keys in one go, in a cluster some at a time, and returns as many answers.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) async fn send_many(
+        &self,
+        commands: Vec<(String, Cmd)>,
+    ) -> Result<Vec<Value>, StoreError> {
+        use futures_util::{StreamExt as _, TryStreamExt as _};
+
+        const AT_A_TIME: usize = 64;
+        let values: Vec<Value> = if self.source.is_cluster() {
+            let sent = commands.into_iter().map(|(key, command)| async move {
+                let answers = self.writes.send(&key, &pipeline([command])).await?;
+                answers.values.into_iter().next().ok_or_else(RedisError::unexpected)
+            });
+            futures_util::stream::iter(sent).buffered(AT_A_TIME).try_collect().await?
+        } else {
+            let mut pipeline = Pipeline::with_capacity(commands.len());
+            for (_, command) in commands {
+                pipeline.add_command(command);
+            }
+            if pipeline.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.writes.send("", &pipeline).await?.values
+        };
+        match values.iter().find_map(|value| match value {
+            Value::ServerError(error) => Some(error),
+            _ => None,
+        }) {
+            Some(error) => Err(RedisError::from(redis::RedisError::from(error.clone())).into()),
+            None => Ok(values),
+        }
+    }
+
+    /// Runs a script for each of many keys, which come first among its arguments.
+    #[cfg(feature = "cli")]
+    async fn run_many<'a>(
+        &self,
+        script: &Script,
+        keys: impl Iterator<Item = (String, Vec<&'a [u8]>)> + Clone + Send,
+    ) -> Result<Vec<Value>, StoreError> {
+        let commands = |by_hash: bool| {
+            let commands = keys.clone().map(|(key, arguments)| {
+                let keys = [key.as_str()];
+                let mut command =
+                    if by_hash { script.by_hash(&keys) } else { script.in_full(&keys) };
+                command.arg(arguments);
+                (key, command)
+            });
+            commands.collect::<Vec<_>>()
+        };
+        let sent = commands(true);
+        match self.send_many(sent).await {
+            Err(StoreError::Backend(error))
+                if error
+                    .downcast_ref()
+                    .is_some_and(|it| is_kind(it, ServerErrorKind::NoScript)) =>
+            {
+                // Once is enough for a server to know it; of a cluster, there are several.
+                let sent = commands(false);
+                self.send_many(sent).await
+            }
+            values => values,
+        }
+    }
+
+    /// Replaces values that still are what they were, and keeps their timeouts; returns the places of those
+    /// that are not.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) async fn replace_many(
+        &self,
+        changes: Vec<(String, &[u8], &[u8])>,
+    ) -> Result<Vec<usize>, StoreError> {
+        let keys = changes.iter().map(|(key, before, after)| (key.clone(), vec![*before, *after]));
+        let answers = self.run_many(&self.scripts.replace_kept, keys).await?;
+        let missed = answers.iter().enumerate().filter(|(_, it)| !matches!(it, Value::Int(DONE)));
+        Ok(missed.map(|(index, _)| index).collect())
+    }
+
+    /// Removes values that still are what they were; returns how many.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) async fn delete_many(
+        &self,
+        entries: Vec<(String, &[u8])>,
+    ) -> Result<u64, StoreError> {
+        let keys = entries.iter().map(|(key, value)| (key.clone(), vec![*value]));
+        let answers = self.run_many(&self.scripts.delete, keys).await?;
+        Ok(answers.iter().filter(|answer| matches!(answer, Value::Int(DONE))).count() as u64)
     }
 
     /// Sends a command that changes something, and has the replicas confirm it.

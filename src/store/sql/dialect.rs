@@ -235,7 +235,7 @@ pub(super) struct Statements {
 
 /// What the text of a column means: UTC, or with `USE_TZ=False` a clock on the wall.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
-pub(super) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
+pub(in crate::store) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
     match DateTime::fromisoformat(text)? {
         DateTime::Naive(civil) if zone.use_tz => {
             TimeZone::UTC.to_timestamp(civil).ok().map(DateTime::Aware)
@@ -247,7 +247,7 @@ pub(super) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
 /// What a `timestamptz` means that counts microseconds since the year 2000. Those beyond the year
 /// 9999, `infinity` among them, become the last instant before.
 #[cfg(feature = "postgres")]
-pub(super) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
+pub(in crate::store) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
     const YEAR_2000: i64 = 946_684_800_000_000;
     let instant = Timestamp::from_microsecond(micros.saturating_add(YEAR_2000))
         .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX });

@@ -94,6 +94,27 @@ impl SqlError {
         }
     }
 
+    /// Whether it may be about one value, and another row could be written all the same.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) fn is_of_a_value(&self) -> bool {
+        let Kind::Sqlx(sqlx::Error::Database(error)) = &self.0 else {
+            return matches!(self.0, Kind::Column(_));
+        };
+        #[cfg(feature = "mysql")]
+        if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            // Wrong text, for its column or at all; too long for what is sent at a time.
+            return matches!(error.number(), 1153 | 1366 | 1406 | 3988 | 4025)
+                || error.code().is_some_and(is_of_a_value);
+        }
+        let code = error.code().unwrap_or_default();
+        #[cfg(feature = "sqlite")]
+        if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+            // SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH.
+            return code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20));
+        }
+        is_of_a_value(&code)
+    }
+
     fn class(&self) -> Class {
         match &self.0 {
             Kind::NotConnected(_) | Kind::Unknown => Class::Gone,
@@ -234,6 +255,12 @@ fn class_of(error: &dyn DatabaseError) -> Class {
         code if code.starts_with("08") => Class::Gone,
         _ => Class::Refused,
     }
+}
+
+/// Classes of SQLSTATE: data, constraints.
+#[cfg(feature = "cli")]
+fn is_of_a_value(sqlstate: &str) -> bool {
+    sqlstate.starts_with("22") || sqlstate.starts_with("23")
 }
 
 /// The message of an error whose kind excludes that it repeats a value. The statements are known and

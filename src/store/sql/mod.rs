@@ -26,6 +26,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::dialect::Statements;
 pub(super) use self::dialect::{Dialect, Zone};
+#[cfg(feature = "cli")]
+pub(super) use self::dialect::{decode_micros, decode_text};
 pub use self::error::SqlError;
 pub(super) use self::lease::{Lease, Spare};
 use crate::codec::SessionCodec;
