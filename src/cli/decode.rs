@@ -207,6 +207,24 @@ impl Arguments {
         Some(MaxAge { max_age: SignedDuration::from_secs(seconds), now })
     }
 
+    /// As by default, whatever the value is.
+    fn for_stored(json: bool, full: bool) -> Self {
+        Self {
+            input: InputArguments::standard_input(),
+            keys: KeyArguments::default(),
+            cookie: false,
+            max_age: None,
+            now: None,
+            strict: false,
+            accept: Vec::new(),
+            serializer: None,
+            max_size: DEFAULT_MAX_SIZE,
+            try_salt: Vec::new(),
+            json,
+            full,
+        }
+    }
+
     fn explain(
         &self,
         codec: &SessionCodec,
@@ -264,6 +282,22 @@ impl Arguments {
         out.push('\n');
         tree.push_to(&mut out);
         output.write(&out)
+    }
+}
+
+/// Shows a value as a store has it, or says why that is none.
+pub(super) fn show_stored(
+    codec: &SessionCodec,
+    text: &str,
+    json: bool,
+    full: bool,
+    now: Timestamp,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let arguments = Arguments::for_stored(json, full);
+    match arguments.open(codec, text, None) {
+        Ok(opened) => arguments.show(&opened, codec.salt(), now, output),
+        Err(_) => arguments.explain(codec, text.as_bytes(), None, output),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The keys and settings of a site: from files, from the environment, or asked for.
 
+use std::env;
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -10,8 +11,11 @@ use super::error::CliError;
 use crate::codec::SecretKey;
 use crate::session::SessionSettings;
 
+/// The environment variable that names a file of settings.
+const SETTINGS: &str = "DJANGO_SESSION_SETTINGS";
+
 /// Where the keys and the salt come from.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Key and salt")]
 pub(super) struct KeyArguments {
     /// A file that holds SECRET_KEY and nothing else
@@ -22,7 +26,8 @@ pub(super) struct KeyArguments {
     secret_key_file: Vec<PathBuf>,
     /// A file that `manage.py export_session_settings` wrote
     ///
-    /// It gives the salt, the serializer and the age of cookies, and with --include-secret the keys.
+    /// It gives the salt, the serializer and the age of cookies, and with --include-secret the keys. The
+    /// environment variable DJANGO_SESSION_SETTINGS names one, too.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// The salt, if the site's store class is not called SessionStore
@@ -36,33 +41,41 @@ pub(super) struct KeyArguments {
 }
 
 impl KeyArguments {
+    /// The file that `--settings` names, or the environment.
+    pub(super) fn settings_file(&self) -> Option<PathBuf> {
+        self.settings.clone().or_else(|| env::var_os(SETTINGS).map(PathBuf::from))
+    }
+
     /// The settings with a key in them.
     pub(super) fn settings(&self) -> Result<SessionSettings, CliError> {
-        let mut settings = match &self.settings {
+        let mut settings = match self.settings_file() {
             None => SessionSettings::from_env()?,
-            Some(path) => {
-                let mut settings = SessionSettings::from_file(path)?;
-                // What is named in an argument comes before what happens to be in the environment.
-                if settings.secret_key.is_none() {
-                    let environment = SessionSettings::from_env()?;
-                    settings.secret_key = environment.secret_key;
-                    settings.secret_key_fallbacks = environment.secret_key_fallbacks;
-                }
-                settings
-            }
+            Some(path) => SessionSettings::from_file(path)?,
         };
+        self.complete(&mut settings)?;
+        if settings.secret_key.is_none() {
+            settings.secret_key = Some(ask()?);
+        }
+        Ok(settings)
+    }
+
+    /// Adds the keys and the salt to settings of a file or the environment, without asking anybody.
+    pub(super) fn complete(&self, settings: &mut SessionSettings) -> Result<(), CliError> {
+        // What is named in an argument comes before what happens to be in the environment.
+        if self.settings_file().is_some() && settings.secret_key.is_none() {
+            let environment = SessionSettings::from_env()?;
+            settings.secret_key = environment.secret_key;
+            settings.secret_key_fallbacks = environment.secret_key_fallbacks;
+        }
         let mut files = self.secret_key_file.iter();
         if let Some(path) = files.next() {
             settings.secret_key = Some(read(path)?);
             settings.secret_key_fallbacks = files.map(read).collect::<Result<_, _>>()?;
         }
-        if settings.secret_key.is_none() {
-            settings.secret_key = Some(ask()?);
-        }
         if let Some(salt) = &self.salt {
             settings.salt.clone_from(salt);
         }
-        Ok(settings)
+        Ok(())
     }
 }
 

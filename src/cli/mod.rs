@@ -16,20 +16,43 @@ Exit status:
   2  the arguments are wrong
   3  there is no usable key, or the settings cannot be used
   4  the value cannot be decoded; the reason is on standard error
-  5  the session cannot be encoded"
+  5  the session cannot be encoded
+  6  the store cannot be reached, or failed
+  7  it worked, but for some sessions; which and why is in the report
+  8  it was stopped on the way, and can be gone on with"
     };
 }
 
+mod archive;
+mod checkpoint;
+mod clear_expired;
+mod copy;
 mod decode;
+mod doctor;
 mod document;
 mod encode;
 mod error;
+mod handle;
 mod input;
 mod keys;
+mod list;
+mod migrate;
+mod objects;
 mod output;
+mod progress;
+mod rejects;
+mod revoke;
+mod rotate;
+mod select;
+mod show;
+mod site;
+mod stats;
 mod tagged;
+mod work;
 
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -39,7 +62,7 @@ use clap_complete::Shell;
 use self::error::CliError;
 use self::output::Output;
 
-/// Look into Django sessions, and write them
+/// Look into Django sessions, clean them up, change their key, move them
 ///
 /// Reads what a Django site has stored in session_data, in a file of the file engine, or in a signed session
 /// cookie: every form since Django 1.0, JSON and pickle, checked against the site's SECRET_KEY. Nothing in
@@ -60,6 +83,28 @@ enum Command {
     Decode(Box<decode::Arguments>),
     /// Write a session as Django stores it
     Encode(Box<encode::Arguments>),
+    /// Count the sessions of a store: live and expired, of whom, how old and how large
+    Stats(Box<stats::Arguments>),
+    /// Show what is in one session of a store
+    Show(Box<show::Arguments>),
+    /// List the sessions of a store: whose they are, how old, how large
+    List(Box<list::Arguments>),
+    /// Delete sessions: one, all of a user, all but one, all signed under an old key, all older than a time
+    Revoke(Box<revoke::Arguments>),
+    /// Delete sessions that have expired, in small steps
+    ClearExpired(Box<clear_expired::Arguments>),
+    /// Say what is wrong with the settings and the store, and how to put it right
+    Doctor(Box<doctor::Arguments>),
+    /// Copy the sessions of a store into another one
+    Migrate(Box<migrate::Arguments>),
+    /// Write the sessions of a store into a compressed archive
+    Export(Box<archive::ExportArguments>),
+    /// Add the sessions of an archive to a store
+    Import(Box<archive::ImportArguments>),
+    /// Sign every session with SECRET_KEY that one of SECRET_KEY_FALLBACKS signed, and renew its login
+    Rotate(Box<rotate::Arguments>),
+    /// Write every session in the form and by the serializer of the settings
+    Convert(Box<rotate::ConvertArguments>),
     /// Print completions for a shell
     #[command(after_long_help = "\
 Examples:
@@ -69,6 +114,15 @@ Examples:
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Print the manual page, or write that of each command into a directory
+    #[command(after_long_help = "\
+Examples:
+  $ django-session man | man -l -
+  $ django-session man /usr/local/share/man/man1")]
+    Man {
+        /// The directory, which must be there
+        directory: Option<PathBuf>,
     },
 }
 
@@ -92,31 +146,61 @@ Examples:
 
 /// Runs the command with the arguments and streams of this process.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    main_from(std::env::args_os()).into()
+}
+
+/// As [`main`], with other arguments, the first of which is the name of the program; returns the exit code.
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             let error = without_value(error);
             // Help that was asked for goes to standard output; a closed pipe is no failure.
             let _ = error.print();
-            return if error.use_stderr() { CliError::USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { CliError::USAGE } else { 0 };
         }
     };
     let mut output = Output::new(arguments.color);
     let result = match arguments.command {
         Command::Decode(arguments) => arguments.run(&mut output),
         Command::Encode(arguments) => arguments.run(&mut output),
+        Command::ClearExpired(arguments) => run(arguments.run(&mut output)),
+        Command::List(arguments) => run(arguments.run(&mut output)),
+        Command::Revoke(arguments) => run(arguments.run(&mut output)),
+        Command::Show(arguments) => run(arguments.run(&mut output)),
+        Command::Export(arguments) => run(arguments.run(&mut output)),
+        Command::Import(arguments) => run(arguments.run(&mut output)),
+        Command::Doctor(arguments) => run(arguments.run(&mut output)),
+        Command::Migrate(arguments) => run(arguments.run(&mut output)),
+        Command::Rotate(arguments) => run(arguments.run(&mut output)),
+        Command::Convert(arguments) => run(arguments.run(&mut output)),
+        Command::Stats(arguments) => run(arguments.run(&mut output)),
         Command::Completions { shell } => completions(shell, &mut output),
+        Command::Man { directory } => manual(directory.as_deref(), &mut output),
     };
     let result = result.and_then(|()| output.flush());
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever read has read enough.
-        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => 0,
         Err(error) => {
-            output.error(&error);
-            ExitCode::from(error.exit_code())
+            // What was found has been said.
+            if !matches!(error, CliError::Findings { .. }) {
+                output.error(&error);
+            }
+            error.exit_code()
         }
     }
+}
+
+/// Waits for what a command does, on threads of its own.
+fn run(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::Runtime)?;
+    let result = runtime.block_on(command);
+    // A connection that hangs keeps nobody from leaving.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
 }
 
 /// The error without a repetition of what may be a key or a cookie that was given in a wrong place.
@@ -126,9 +210,7 @@ fn without_value(error: clap::Error) -> clap::Error {
         _ => "",
     };
     let message = match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            "there is no such subcommand; they are decode, encode and completions"
-        }
+        ErrorKind::InvalidSubcommand => "there is no such subcommand; --help lists them",
         ErrorKind::UnknownArgument if argument == "--secret-key" => {
             "a key must not be an argument, where other users and the history of the shell see it: use \
              the environment variable SECRET_KEY, or --secret-key-file"
@@ -147,6 +229,17 @@ fn completions(shell: Shell, output: &mut Output) -> Result<(), CliError> {
     let mut command = Arguments::command();
     clap_complete::generate(shell, &mut command, "django-session", &mut script);
     output.stdout().write_all(&script).map_err(CliError::Output)
+}
+
+fn manual(directory: Option<&Path>, output: &mut Output) -> Result<(), CliError> {
+    // What the terminal of whoever writes the pages has room for is not that of who reads them.
+    let command = Arguments::command().term_width(0);
+    if let Some(directory) = directory {
+        return clap_mangen::generate_to(command, directory).map_err(CliError::Output);
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(CliError::Output)?;
+    output.stdout().write_all(&page).map_err(CliError::Output)
 }
 
 #[cfg(test)]

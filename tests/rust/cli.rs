@@ -926,3 +926,13 @@ fn shells_get_completions() {
         assert!(script.contains("django-session") && script.contains("decode"), "{shell}");
     }
 }
+
+#[test]
+fn there_is_a_manual() {
+    let page = written(command(&["man"]), "");
+    assert!(page.contains(".TH django-session 1") && page.contains("clear\\-expired"), "{page}");
+    let folder = tempfile::tempdir().unwrap();
+    written(command(&["man", folder.path().to_str().unwrap()]), "");
+    let page = std::fs::read_to_string(folder.path().join("django-session-migrate.1")).unwrap();
+    assert!(page.contains("on\\-conflict"), "{page}");
+}

@@ -1,0 +1,440 @@
+//! Sessions from one store into another, batch by batch, with nothing lost and nothing brought back.
+//!
+//! What is to become of a session that is in both is decided by [`Policy`], a pure function. A session that
+//! was deleted from the source while it was copied is removed from the target again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::error::CliError;
+use super::objects::{Dropped, Objects};
+use super::rejects::Rejects;
+use crate::codec::SessionData;
+use crate::session::{
+    DateTime, Revision, SessionKey, SessionRecord, SessionSettings, StoreError, USER_ID_KEY,
+};
+use crate::store::bulk::{self, BulkStore, Coding, OpenError, Opened, Place, StoredSession};
+
+/// How often an outage is waited for, and how long at first.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What happens to a session that the target has already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Policy {
+    /// The one in the target stays
+    #[default]
+    Keep,
+    /// The one from the source replaces it
+    Replace,
+    /// The one that was saved later wins; if that is not known, the one that expires later
+    Newer,
+    /// The entries of both, and of those that both have the newer ones
+    Merge,
+}
+
+/// Which sessions are copied.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Which sessions")]
+pub(super) struct Choice {
+    /// Only those of this user, by primary key; may be given more than once
+    #[arg(long, value_name = "ID")]
+    user: Vec<String>,
+    /// Only those of users
+    #[arg(long, conflicts_with = "anonymous")]
+    authenticated: bool,
+    /// Only those of nobody
+    #[arg(long, conflicts_with = "user")]
+    anonymous: bool,
+    /// Leave out those without any entry
+    #[arg(long)]
+    skip_empty: bool,
+}
+
+impl Choice {
+    pub(super) fn takes(&self, data: &SessionData) -> bool {
+        if self.skip_empty && data.is_empty() {
+            return false;
+        }
+        if self.user.is_empty() && !self.authenticated && !self.anonymous {
+            return true;
+        }
+        let user = match data.get::<serde_json::Value>(USER_ID_KEY) {
+            Ok(Some(serde_json::Value::String(user))) => Some(user),
+            Ok(Some(user)) => Some(user.to_string()),
+            _ => None,
+        };
+        match user {
+            None => self.anonymous,
+            Some(_) if self.anonymous => false,
+            Some(user) => self.user.is_empty() || self.user.contains(&user),
+        }
+    }
+}
+
+/// What was done, added up.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    pub(super) read: AtomicU64,
+    pub(super) passed_over: AtomicU64,
+    pub(super) created: AtomicU64,
+    /// There already, and the same.
+    pub(super) same: AtomicU64,
+    pub(super) kept: AtomicU64,
+    pub(super) replaced: AtomicU64,
+    pub(super) merged: AtomicU64,
+    /// Deleted from the source meanwhile.
+    pub(super) deleted: AtomicU64,
+}
+
+impl Copied {
+    pub(super) fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// From where to where, and how.
+pub(super) struct Copier {
+    /// None if they come out of an archive, from which nobody deletes.
+    pub(super) source: Option<Arc<dyn BulkStore>>,
+    pub(super) target: Arc<dyn BulkStore>,
+    pub(super) settings: SessionSettings,
+    pub(super) choice: Choice,
+    pub(super) policy: Policy,
+    pub(super) objects: Objects,
+    pub(super) dropped: Dropped,
+    pub(super) dry_run: bool,
+    pub(super) copied: Copied,
+    pub(super) rejects: Arc<Rejects>,
+}
+
+/// A session on its way.
+struct Carried {
+    /// As the target stores it.
+    stored: StoredSession,
+    /// Where the source has it.
+    came_from: Place,
+    opened: Opened,
+}
+
+impl Copier {
+    /// Copies sessions as the source has them.
+    pub(super) async fn copy(
+        &self,
+        sessions: Vec<StoredSession>,
+        coding: &Coding,
+    ) -> Result<(), CliError> {
+        let mut found = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            match coding.open(&session) {
+                Ok(opened) => found.push((session, opened)),
+                Err(error) => {
+                    add(&self.copied.read, 1);
+                    self.rejects.add(&session, &error)?;
+                }
+            }
+        }
+        self.carry_as(found, Some(coding)).await
+    }
+
+    /// Copies sessions out of an archive.
+    pub(super) async fn carry(
+        &self,
+        sessions: Vec<(StoredSession, Opened)>,
+    ) -> Result<(), CliError> {
+        self.carry_as(sessions, None).await
+    }
+
+    async fn carry_as(
+        &self,
+        sessions: Vec<(StoredSession, Opened)>,
+        coding: Option<&Coding>,
+    ) -> Result<(), CliError> {
+        add(&self.copied.read, sessions.len());
+        let mut carried = Vec::with_capacity(sessions.len());
+        for (session, mut opened) in sessions {
+            if !self.choice.takes(&opened.data) {
+                add(&self.copied.passed_over, 1);
+                continue;
+            }
+            let settled = self.settle(&mut opened.data, &self.dropped);
+            match settled.and_then(|()| self.sealed(&session, &opened, coding)) {
+                Ok(value) => {
+                    let came_from = session.place;
+                    let stored = StoredSession { value, place: Place::Key, ..session };
+                    carried.push(Carried { stored, came_from, opened });
+                }
+                Err(error) => self.rejects.add(&session, &error)?,
+            }
+        }
+        if self.dry_run {
+            return self.look(carried).await;
+        }
+        let created = self.create(&carried).await?;
+        self.forget_deleted(&created).await
+    }
+
+    /// Does about objects what was asked for, if the target has only JSON.
+    pub(super) fn settle(
+        &self,
+        data: &mut SessionData,
+        dropped: &Dropped,
+    ) -> Result<(), OpenError> {
+        if self.target.coding().is_json() {
+            self.objects.settle(data, dropped)?;
+        }
+        Ok(())
+    }
+
+    /// The value for the target; the same one if it is what the target would write.
+    fn sealed(
+        &self,
+        session: &StoredSession,
+        opened: &Opened,
+        coding: Option<&Coding>,
+    ) -> Result<Vec<u8>, OpenError> {
+        let target = self.target.coding();
+        if coding.is_some_and(|coding| coding.writes_as(target, opened)) {
+            return Ok(session.value.clone());
+        }
+        target.seal(&opened.data, opened.signed_at)
+    }
+
+    /// What would be done.
+    async fn look(&self, carried: Vec<Carried>) -> Result<(), CliError> {
+        let keys: Vec<&str> = carried.iter().map(|it| it.stored.session_key.as_str()).collect();
+        let found = self.target.bulk_get(&keys).await?;
+        for (carried, found) in carried.iter().zip(found) {
+            match found {
+                None => add(&self.copied.created, 1),
+                Some(found) => {
+                    self.count(&self.decision(carried, &found));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds sessions; returns those that are in the target now by our doing.
+    async fn create<'a>(&self, carried: &'a [Carried]) -> Result<Vec<&'a Carried>, CliError> {
+        let mut created = Vec::with_capacity(carried.len());
+        let whole = 0..carried.len();
+        let mut ranges = Vec::from([whole]);
+        while let Some(range) = ranges.pop() {
+            if range.is_empty() {
+                continue;
+            }
+            let part = &carried[range.clone()];
+            let stored: Vec<StoredSession> = part.iter().map(|it| it.stored.clone()).collect();
+            match again(|| self.target.bulk_create(&stored)).await {
+                Ok(taken) => {
+                    let taken: HashSet<usize> = taken.into_iter().collect();
+                    let added = part.iter().enumerate().filter(|(index, _)| !taken.contains(index));
+                    created.extend(added.map(|(_, carried)| carried));
+                    add(&self.copied.created, part.len() - taken.len());
+                    let met: Vec<&Carried> = taken.iter().map(|&index| &part[index]).collect();
+                    self.meet(&met).await?;
+                }
+                // One that the target cannot hold keeps no other out.
+                Err(error) if part.len() > 1 && bulk::is_of_one_session(&error) => {
+                    let middle = range.start + part.len() / 2;
+                    ranges.push(range.start..middle);
+                    ranges.push(middle..range.end);
+                }
+                Err(error) if bulk::is_of_one_session(&error) => {
+                    let error = CliError::from(error);
+                    self.rejects.add(&part[0].stored, &error)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(created)
+    }
+
+    /// Decides about sessions that are in the target already, and carries it out.
+    async fn meet(&self, met: &[&Carried]) -> Result<(), CliError> {
+        if met.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&str> = met.iter().map(|it| it.stored.session_key.as_str()).collect();
+        let found = again(|| self.target.bulk_get(&keys)).await?;
+        for (carried, found) in met.iter().zip(found) {
+            // One that has gone meanwhile was deleted there, and stays so.
+            let Some(found) = found else { continue };
+            let decision = self.decision(carried, &found);
+            if let Decision::Write(data, expire_date) = &decision
+                && !self.overwrite(carried, found, data, *expire_date).await?
+            {
+                add(&self.copied.kept, 1);
+                continue;
+            }
+            self.count(&decision);
+        }
+        Ok(())
+    }
+
+    fn decision(&self, carried: &Carried, found: &StoredSession) -> Decision {
+        let opened = self.target.coding().open(found);
+        let theirs = opened.as_ref().ok();
+        decide(
+            self.policy,
+            &Side::new(&carried.opened, carried.stored.expire_date),
+            theirs.map(|it| Side::new(it, found.expire_date)).as_ref(),
+            &self.settings,
+        )
+    }
+
+    fn count(&self, decision: &Decision) {
+        let counter = match decision {
+            Decision::Same => &self.copied.same,
+            Decision::Keep => &self.copied.kept,
+            Decision::Write(..) if self.policy == Policy::Merge => &self.copied.merged,
+            Decision::Write(..) => &self.copied.replaced,
+        };
+        add(counter, 1);
+    }
+
+    /// Writes over the session that was found, if it still is that; false if somebody else was faster.
+    async fn overwrite(
+        &self,
+        carried: &Carried,
+        found: StoredSession,
+        data: &SessionData,
+        expire_date: DateTime,
+    ) -> Result<bool, CliError> {
+        let Some(session_key) = SessionKey::parse(&carried.stored.session_key) else {
+            self.rejects.add(&carried.stored, &"the session key is none that Django takes")?;
+            return Ok(true);
+        };
+        let record = SessionRecord {
+            session_key,
+            data: Arc::new(data.clone()),
+            expire_date,
+            revision: Some(Revision::new(found.value)),
+        };
+        match again(|| self.target.sessions().save(&record)).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict | StoreError::Update) => Ok(false),
+            Err(StoreError::Encode(error)) => {
+                self.rejects.add(&carried.stored, &error)?;
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whoever logged out while the session was copied stays logged out.
+    async fn forget_deleted(&self, created: &[&Carried]) -> Result<(), CliError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        if created.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<(&str, Place)> =
+            created.iter().map(|it| (it.stored.session_key.as_str(), it.came_from)).collect();
+        let exists = again(|| source.bulk_exists(&places)).await?;
+        let gone = created.iter().zip(exists).filter(|(_, exists)| !exists);
+        let gone: Vec<&StoredSession> = gone.map(|(it, _)| &it.stored).collect();
+        if !gone.is_empty() {
+            // Whatever others have made of it meanwhile: they went on with a session that had ended.
+            again(|| self.target.bulk_delete(&gone, false)).await?;
+            add(&self.copied.deleted, gone.len());
+        }
+        Ok(())
+    }
+}
+
+/// Does it again after a while if the store could not be reached: everything here may be done twice.
+pub(super) async fn again<T, F, W>(mut work: F) -> Result<T, StoreError>
+where
+    F: FnMut() -> W,
+    W: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match work().await {
+            Err(StoreError::Busy(_) | StoreError::TimedOut(_) | StoreError::Unreachable(_)) => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            done => return done,
+        }
+    }
+    work().await
+}
+
+/// A session as one of the two stores has it.
+struct Side<'a> {
+    data: &'a SessionData,
+    signed_at: Option<i64>,
+    expire_date: DateTime,
+}
+
+impl<'a> Side<'a> {
+    fn new(opened: &'a Opened, expire_date: DateTime) -> Self {
+        Self { data: &opened.data, signed_at: opened.signed_at, expire_date }
+    }
+}
+
+/// What becomes of the session in the target.
+#[derive(Debug)]
+enum Decision {
+    Same,
+    Keep,
+    Write(SessionData, DateTime),
+}
+
+/// Decides between a session from the source and that of the target, which is none if it cannot be read.
+fn decide(
+    policy: Policy,
+    ours: &Side<'_>,
+    theirs: Option<&Side<'_>>,
+    settings: &SessionSettings,
+) -> Decision {
+    let write = || Decision::Write(ours.data.clone(), ours.expire_date);
+    let Some(theirs) = theirs else {
+        return if policy == Policy::Keep { Decision::Keep } else { write() };
+    };
+    if is_same(ours.data, theirs.data) {
+        return Decision::Same;
+    }
+    let instant = |date: DateTime| date.to_timestamp(&settings.time_zone);
+    let is_newer = match (ours.signed_at, theirs.signed_at) {
+        (Some(ours), Some(theirs)) => ours > theirs,
+        _ => instant(ours.expire_date) > instant(theirs.expire_date),
+    };
+    match policy {
+        Policy::Replace => write(),
+        Policy::Newer if is_newer => write(),
+        Policy::Keep | Policy::Newer => Decision::Keep,
+        Policy::Merge => {
+            let (mut data, newer) = if is_newer {
+                (theirs.data.clone(), ours.data)
+            } else {
+                (ours.data.clone(), theirs.data)
+            };
+            data.update(newer);
+            let later = if instant(ours.expire_date) > instant(theirs.expire_date) {
+                ours.expire_date
+            } else {
+                theirs.expire_date
+            };
+            Decision::Write(data, later)
+        }
+    }
+}
+
+/// Whether two sessions hold the same, one perhaps as JSON and the other out of a pickle.
+pub(super) fn is_same(one: &SessionData, other: &SessionData) -> bool {
+    if let (Ok(one), Ok(other)) = (one.to_json(), other.to_json()) {
+        return one == other;
+    }
+    matches!((one.to_pickle(4), other.to_pickle(4)), (Ok(one), Ok(other)) if one == other)
+}

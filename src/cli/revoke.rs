@@ -1,0 +1,121 @@
+//! `django-session revoke`: sessions end, wherever they are kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::copy::again;
+use super::error::CliError;
+use super::output::{Output, grouped};
+use super::progress::Progress;
+use super::select::SelectArguments;
+use super::site::SiteArguments;
+use super::work::{Ended, Stop, Walk, WorkArguments};
+use crate::store::bulk::{Filter, StoredSession};
+
+/// How often all sessions are looked at, at most, until one time none is found.
+const PASSES: u32 = 5;
+
+/// Delete sessions: one, all of a user, all but one, all signed under an old key, all older than a time
+///
+/// Whose a session is stands in the session itself, so all of them are read, in parallel, until none is found
+/// any more: a session may change its key while they are read. A copy that the cache of a cached_db has goes
+/// too. Nothing is deleted without --yes.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    site: SiteArguments,
+    #[command(flatten)]
+    select: SelectArguments,
+    #[command(flatten)]
+    work: WorkArguments,
+    /// Every session that there is, so that everybody is logged out
+    #[arg(long)]
+    all: bool,
+    /// Count what would be deleted, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Write the summary as one JSON document, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) async fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        if self.select.is_all() != self.all {
+            return Err(CliError::NothingSelected);
+        }
+        if !self.yes && !self.dry_run {
+            return Err(CliError::NotConfirmed { what: "sessions would end".to_owned() });
+        }
+        let settings = self.site.settings()?;
+        let store = self.site.connect(&settings).await?;
+        let now = Timestamp::now();
+        let walk = Walk {
+            store: Arc::clone(&store),
+            filter: Filter { expires_from: Some(settings.datetime(now)), ..Filter::default() },
+            arguments: self.work.clone(),
+            stop: Stop::listen(),
+            checkpoint: None,
+        };
+        let expected = store.estimate().await?.sessions;
+        let select = Arc::new(self.select.clone());
+        let coding = Arc::new(store.coding().clone());
+        let mut total = 0;
+        let mut passes = 0;
+        let ended = loop {
+            passes += 1;
+            let progress = Progress::new("revoke", expected, self.work.quiet());
+            let count = Arc::new(AtomicU64::new(0));
+            let (store, sum, dry_run) = (Arc::clone(&store), Arc::clone(&count), self.dry_run);
+            let (select, coding) = (Arc::clone(&select), Arc::clone(&coding));
+            // Whoever saves a session makes it young again, and signs it anew; its user stays the same.
+            let unchanged = self.select.older_than.is_some() || self.select.fallback.is_some();
+            let work = move |sessions: Vec<StoredSession>| {
+                let (store, sum) = (Arc::clone(&store), Arc::clone(&sum));
+                let (select, coding) = (Arc::clone(&select), Arc::clone(&coding));
+                async move {
+                    let is_meant = |it: &&StoredSession| select.takes(it, &coding.open(it), now);
+                    let meant: Vec<_> = sessions.iter().filter(is_meant).collect();
+                    let gone = if dry_run || meant.is_empty() {
+                        meant.len() as u64
+                    } else {
+                        again(|| store.bulk_delete(&meant, unchanged)).await?
+                    };
+                    sum.fetch_add(gone, Ordering::Relaxed);
+                    Ok(())
+                }
+            };
+            let ended = walk.run(&progress, work).await?;
+            let found = count.load(Ordering::Relaxed);
+            total += found;
+            if ended == Ended::Stopped || self.dry_run || found == 0 || passes == PASSES {
+                break ended;
+            }
+        };
+        store.close().await;
+        let is_complete = ended == Ended::Complete;
+        output.write(&if self.json {
+            let document = json!({
+                "django_session_revoke": 1,
+                "dry_run": self.dry_run,
+                "complete": is_complete,
+                "passes": passes,
+                "revoked": total,
+            });
+            format!("{document}\n")
+        } else {
+            let count = grouped(usize::try_from(total).unwrap_or(usize::MAX));
+            let would = if self.dry_run { "would end" } else { "have ended" };
+            let end = if is_complete { "" } else { " so far; run it again to go on" };
+            format!("{count} sessions {would}{end}\n")
+        })?;
+        if is_complete { Ok(()) } else { Err(CliError::Stopped("run it again to go on")) }
+    }
+}

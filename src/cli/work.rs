@@ -1,0 +1,215 @@
+//! Something done to every session of a store: read in parts, worked on side by side, stopped at any time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::checkpoint::Checkpoint;
+use super::error::CliError;
+use super::progress::Progress;
+use crate::store::bulk::{Batches, BulkStore, Filter, Sink, StoredSession};
+
+/// How much at a time, and how fast.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Work")]
+pub(super) struct WorkArguments {
+    /// How many batches are worked on side by side
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    workers: Option<u8>,
+    /// How many sessions per second at most
+    #[arg(long, value_name = "SESSIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl WorkArguments {
+    pub(super) fn workers(&self) -> usize {
+        let default = || std::thread::available_parallelism().map_or(2, |it| it.get().clamp(2, 4));
+        self.workers.map_or_else(default, usize::from)
+    }
+
+    pub(super) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        Pace::new(self.rate)
+    }
+}
+
+/// Ctrl-C: the first one lets what is under way come to its end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Listens for the signals that end a program; the second one ends it at once.
+    pub(super) fn listen() -> Self {
+        let stop = Self::default();
+        let flag = stop.clone();
+        tokio::spawn(async move {
+            if interrupted().await {
+                flag.set();
+            }
+        });
+        stop
+    }
+
+    /// Stops by itself.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+async fn interrupted() -> bool {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return false;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        true
+    }
+    #[cfg(not(unix))]
+    {
+        tokio::signal::ctrl_c().await.is_ok()
+    }
+}
+
+/// No more sessions per second than were allowed.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rate: Option<u32>,
+    /// When the next may begin.
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        Self { rate, next: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until there is time for so many.
+    pub(super) async fn turn(&self, sessions: usize) {
+        let Some(rate) = self.rate else { return };
+        let begin = {
+            let mut next = self.next.lock().await;
+            let begin = (*next).max(Instant::now());
+            #[expect(clippy::cast_precision_loss, reason = "there are no so large batches")]
+            let time = sessions as f64 / f64::from(rate);
+            *next = begin + Duration::from_secs_f64(time);
+            begin
+        };
+        tokio::time::sleep_until(begin.into()).await;
+    }
+}
+
+/// How a walk over a store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everything has been seen.
+    Complete,
+    /// Somebody wanted it to stop.
+    Stopped,
+}
+
+/// A walk over all sessions of a store.
+pub(super) struct Walk {
+    pub(super) store: Arc<dyn BulkStore>,
+    pub(super) filter: Filter,
+    pub(super) arguments: WorkArguments,
+    pub(super) stop: Stop,
+    /// Where it is noted which parts are done, if it is.
+    pub(super) checkpoint: Option<Arc<Checkpoint>>,
+}
+
+impl Walk {
+    /// Does something to each batch. The first error ends it.
+    pub(super) async fn run<F, W>(&self, progress: &Progress, work: F) -> Result<Ended, CliError>
+    where
+        F: Fn(Vec<StoredSession>) -> W + Clone + Send + Sync + 'static,
+        W: Future<Output = Result<(), CliError>> + Send,
+    {
+        let scan = Arc::<dyn crate::store::bulk::Scan>::from(self.store.scan(self.filter).await?);
+        let checkpoint = match &self.checkpoint {
+            Some(checkpoint) => Arc::clone(checkpoint),
+            None => Arc::new(Checkpoint::unsaved()),
+        };
+        let parts = Arc::new(checkpoint.begin(scan.parts()));
+        let (sink, batches) = Sink::new();
+        let batches: Arc<Mutex<Batches>> = Arc::new(Mutex::new(batches));
+        let workers = self.arguments.workers();
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..workers.min(parts.len()) {
+            let (scan, parts, next) = (Arc::clone(&scan), Arc::clone(&parts), Arc::clone(&next));
+            let (checkpoint, stop, sink) =
+                (Arc::clone(&checkpoint), self.stop.clone(), sink.for_part(0));
+            tasks.spawn(async move {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(part) = parts.get(index).filter(|_| !stop.is_set()) else {
+                        return Ok(());
+                    };
+                    let mut sink = sink.for_part(index);
+                    scan.read(part, &mut sink).await?;
+                    checkpoint.read(index, sink.sent());
+                }
+            });
+        }
+        drop(sink);
+        let pace = Arc::new(self.arguments.pace());
+        for _ in 0..workers {
+            let (batches, work, pace) = (Arc::clone(&batches), work.clone(), Arc::clone(&pace));
+            let (checkpoint, stop, counter) =
+                (Arc::clone(&checkpoint), self.stop.clone(), progress.counter());
+            tasks.spawn(async move {
+                loop {
+                    let batch = batches.lock().await.recv().await;
+                    let Some(batch) = batch else { return Ok(()) };
+                    if stop.is_set() {
+                        // Nobody takes the rest, and the readers end.
+                        batches.lock().await.close();
+                        return Ok(());
+                    }
+                    let (part, number, rest) = (batch.part, batch.number, batch.rest);
+                    let count = batch.sessions.len();
+                    let bytes = batch.sessions.iter().map(|it| it.value.len()).sum();
+                    pace.turn(count).await;
+                    work(batch.sessions).await?;
+                    counter.add(count, bytes);
+                    checkpoint.done(part, number, rest)?;
+                }
+            });
+        }
+        let mut result: Result<(), CliError> = Ok(());
+        while let Some(done) = tasks.join_next().await {
+            let done = done.unwrap_or(Err(CliError::Panicked));
+            if let Err(error) = done
+                && result.is_ok()
+            {
+                result = Err(error);
+                tasks.abort_all();
+            }
+        }
+        checkpoint.save()?;
+        result?;
+        Ok(if self.stop.is_set() { Ended::Stopped } else { Ended::Complete })
+    }
+}
