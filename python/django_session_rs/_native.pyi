@@ -562,6 +562,12 @@ class Store:
     def adelete(self, session_key: str) -> Awaitable[None]:
         """See ``delete()``."""
 
+    def delete_stored(self, session_key: str, stored: StoredSession) -> bool:
+        """Remove a session if it still is what was loaded as ``stored``; tell whether it was."""
+
+    def adelete_stored(self, session_key: str, stored: StoredSession) -> Awaitable[bool]:
+        """See ``delete_stored()``."""
+
     def clear_expired(self) -> int:
         """Remove all expired sessions and return their number; 0 where they end by themselves."""
 
@@ -792,3 +798,5 @@ def pickle_dumps(obj: Any, *, protocol: int = 4) -> bytes:
 
 def _rewrite_pickle(data: bytes) -> bytes:
     """Return the pickle as it is written back, for tests."""
+
+def _command(arguments: Sequence[str]) -> int: ...

@@ -9,7 +9,7 @@ counterpart in an address is an ``ImproperlyConfigured``, never left out in sile
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -72,12 +72,20 @@ def store_url(model: type[AbstractBaseSession]) -> str | None:
         raise ImproperlyConfigured(
             "SESSION_STORE_URL must be 'db', 'cache', 'cached_db' or the address of a store."
         )
-    if wanted.startswith("sqlite:"):
+    if wanted.startswith("sqlite:") or _moves_sqlite(wanted):
         raise ImproperlyConfigured(
             "SESSION_STORE_URL must not lead to SQLite: two libraries in one process lose what "
             "they commit. Set it to 'db', and Django's connection is used."
         )
     return wanted
+
+
+@sensitive_variables()
+def _moves_sqlite(url: str) -> bool:
+    """Whether one of the two stores of a move is in SQLite."""
+    scheme, _, query = url.partition(":?")
+    inner = parse_qs(query) if scheme == "moving" else {}
+    return any(one.startswith("sqlite:") for ones in inner.values() for one in ones)
 
 
 @sensitive_variables()

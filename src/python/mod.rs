@@ -16,6 +16,8 @@ mod pickle;
 mod signing;
 mod store;
 
+use std::ffi::OsString;
+
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
@@ -48,8 +50,15 @@ mod _native {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         // Set and not added, so that it is not in `__all__`.
         module.setattr("_rewrite_pickle", wrap_pyfunction!(super::pickle::rewrite, module)?)?;
+        module.setattr("_command", wrap_pyfunction!(super::command, module)?)?;
         super::warn_of_debug_build(module)
     }
+}
+
+/// The command `django-session`, which has a process to itself.
+#[pyfunction]
+fn command(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
+    py.detach(|| crate::cli::main_from(arguments))
 }
 
 /// A debug build is many times slower; nobody should measure one, or deploy it, unawares.

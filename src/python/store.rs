@@ -23,8 +23,8 @@ use super::{convert, error, pickle};
 use crate::codec::pickle::{HIGHEST_PROTOCOL, Limits};
 use crate::codec::{DEFAULT_MAX_SIZE, Serializer, SessionData};
 use crate::session::{
-    Changes, Session, SessionError, SessionKey, SessionSettings, SessionState, SessionStore,
-    Snapshot, StoreError,
+    Changes, Session, SessionError, SessionKey, SessionRecord, SessionSettings, SessionState,
+    SessionStore, Snapshot, StoreError,
 };
 use crate::store::{self, ConnectError};
 
@@ -48,6 +48,11 @@ impl PyStore {
     fn new(py: Python<'_>, url: String, settings: &str) -> PyResult<Self> {
         let settings = SessionSettings::from_json(settings)
             .map_err(|failure| error::improperly_configured(py, &failure))?;
+        if url.to_ascii_lowercase().starts_with("sqlite:") {
+            // Python's library is in this process, and each would undo the locks of the other.
+            let refused = "a store in SQLite needs a process without Python's own SQLite";
+            return Err(PyRuntimeError::new_err(refused));
+        }
         let keeps_objects = store::keeps_objects(&url) || settings.serializer == Serializer::Pickle;
         // One is enough: it waits, and what it does is little beside what Python does with it.
         let runtime = Builder::new_multi_thread()
@@ -183,6 +188,28 @@ impl PyStore {
             match session_key {
                 Some(session_key) => steps.delete(session_key).await,
                 None => Ok(()),
+            }
+        })
+    }
+
+    fn delete_stored(
+        &self,
+        py: Python<'_>,
+        session_key: &str,
+        stored: &StoredSession,
+    ) -> PyResult<bool> {
+        let Some(session_key) = SessionKey::parse(session_key) else { return Ok(false) };
+        let stored = stored.snapshot.clone();
+        self.wait(py, |steps| async move { steps.delete_stored(session_key, stored).await })
+    }
+
+    fn adelete_stored(&self, session_key: &str, stored: &StoredSession) -> PyResult<Awaitable> {
+        let session_key = SessionKey::parse(session_key);
+        let stored = stored.snapshot.clone();
+        self.start(|steps| async move {
+            match session_key {
+                Some(session_key) => steps.delete_stored(session_key, stored).await,
+                None => Ok(false),
             }
         })
     }
@@ -344,6 +371,35 @@ impl Steps {
 
     async fn delete(&self, session_key: SessionKey) -> Result<(), Failure> {
         Ok(self.store().await?.delete(&session_key).await?)
+    }
+
+    async fn delete_stored(
+        &self,
+        session_key: SessionKey,
+        stored: Option<Snapshot>,
+    ) -> Result<bool, Failure> {
+        let store = self.store().await?;
+        let Some(Snapshot { data, revision: Some(mut revision), .. }) = stored else {
+            return Ok(false);
+        };
+        let now = self.settings.datetime(jiff::Timestamp::now());
+        for _ in 0..2 {
+            match store.delete_revision(&session_key, &revision).await {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // What was loaded may have been a copy, or the same may have been written again.
+            match store.load_latest(&session_key, now).await? {
+                Some(SessionRecord { data: found, revision: Some(latest), .. })
+                    if *found == *data =>
+                {
+                    revision = latest;
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 
     async fn clear_expired(&self) -> Result<u64, Failure> {

@@ -15,6 +15,7 @@ from django.conf import global_settings, settings
 from django.contrib.auth import hashers
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User, UserManager
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -76,6 +77,64 @@ def test_what_only_the_rust_side_reads_goes_along():
     with override_settings(**own):
         found = exported()
     assert {name: found[name] for name in own} == {**own, "SESSION_ACCEPT": ["legacy"]}
+
+
+def a_function(get_response):
+    return get_response
+
+
+class OurSessions(SessionMiddleware):
+    """Of a site's own."""
+
+
+def test_what_is_around_the_engine_is_said_without_secrets():
+    changed = {
+        "CACHES": {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": "redis://user:hunter2@localhost",
+            },
+            "files": {
+                "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+                "LOCATION": "/hunter2",
+                "OPTIONS": {"MAX_ENTRIES": 7},
+            },
+        },
+        "INSTALLED_APPS": [
+            "django.contrib.contenttypes",
+            "django.contrib.auth.apps.AuthConfig",
+            "django.contrib.sessions",
+            "django_session_rs",
+        ],
+        "LANGUAGE_COOKIE_NAME": "tongue",
+        "MIDDLEWARE": [
+            "django_session_rs.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+            "django.middleware.common.CommonMiddleware",
+            f"{__name__}.OurSessions",
+            f"{__name__}.a_function",
+        ],
+    }
+    with override_settings(**changed):
+        found = exported()
+    assert "hunter2" not in json.dumps(found)
+    assert found["CACHES_BACKENDS"] == {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "MAX_ENTRIES": None,
+        },
+        "files": {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "MAX_ENTRIES": 7,
+        },
+    }
+    # Whatever they are called in the settings.
+    assert {"django.contrib.auth", "django.contrib.sessions"} <= set(found["INSTALLED_APPS"])
+    assert found["LANGUAGE_COOKIE_NAME"] == "tongue"
+    assert found["MIDDLEWARE"] == changed["MIDDLEWARE"]
+    sessions = "django.contrib.sessions.middleware.SessionMiddleware"
+    users = "django.contrib.auth.middleware.AuthenticationMiddleware"
+    assert found["MIDDLEWARE_BASES"] == [sessions, users, None, sessions, None]
 
 
 def test_no_key_without_asking():
@@ -141,6 +200,9 @@ def test_a_file_is_written_whole(tmp_path):
         ({"SECRET_KEY_FALLBACKS": "a text"}, "SECRET_KEY_FALLBACKS must be a list"),
         ({"PASSWORD_HASHERS": "a text"}, "PASSWORD_HASHERS must be a list"),
         ({"PASSWORD_HASHERS": ["no.such.Hasher"]}, "PASSWORD_HASHERS names a class that cannot"),
+        ({"CACHES": []}, "CACHES must be a dictionary"),
+        ({"MIDDLEWARE": ["no.such.Middleware"]}, "MIDDLEWARE names a class that cannot be"),
+        ({"MIDDLEWARE": "a text"}, "MIDDLEWARE must be a list of texts"),
         ({"TIME_ZONE": None}, "TIME_ZONE must be the name of a time zone"),
         ({"ALLOWED_HOSTS": "example.com"}, "ALLOWED_HOSTS must be a list of texts"),
         ({"CSRF_COOKIE_AGE": "a year"}, "CSRF_COOKIE_AGE must be a whole number"),

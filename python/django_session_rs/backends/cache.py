@@ -27,7 +27,6 @@ from django_session_rs.backends.conflicts import (
     OneHopSession,
     SessionEndedError,
     notes_outage,
-    on_conflict,
     turn,
 )
 from django_session_rs.exceptions import CorruptSessionError, SessionConflictError
@@ -129,6 +128,19 @@ class SessionStore(OneHopSession, DjangoSessionStore):
             self._delete(key)
 
     @notes_outage
+    def delete_loaded(self) -> bool:
+        """Delete the session if it still is what was loaded or saved last; tell whether it was."""
+        key, loaded = self.session_key, self._loaded
+        if key is None or loaded is None:
+            return False
+        try:
+            if loaded.revision is None:
+                loaded = self._reconcile("error")
+            return self._entries.delete(self._key_of(key), loaded.revision) is Written.DONE
+        except (InvalidCacheKey, SessionConflictError, UpdateError):
+            return False
+
+    @notes_outage
     def cycle_key(self) -> None:
         """Move the session to a new key, which makes a stolen one useless.
 
@@ -156,7 +168,7 @@ class SessionStore(OneHopSession, DjangoSessionStore):
             return
 
     def _replace(self) -> None:
-        mode = on_conflict()
+        mode = self._on_conflict()
         loaded = None if mode == "overwrite" else self._loaded
         if loaded is None:
             # Whatever there is, but nothing if there is nothing.
@@ -216,7 +228,7 @@ class SessionStore(OneHopSession, DjangoSessionStore):
     # Rotation.
 
     def _rotate(self, old: str) -> None:
-        mode = on_conflict()
+        mode = self._on_conflict()
         # There is nothing to be said against moving what others have saved.
         merging = "merge" if mode == "error" else mode
         before = None if self._loaded is None else self._value_of(self._loaded)

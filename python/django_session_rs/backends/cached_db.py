@@ -40,7 +40,11 @@ from django_session_rs.backends.cache_entries import (
     without_keys,
 )
 from django_session_rs.backends.conflicts import notes_outage
-from django_session_rs.exceptions import CorruptSessionError, StoreUnavailableError
+from django_session_rs.exceptions import (
+    CorruptSessionError,
+    SessionConflictError,
+    StoreUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,6 +324,27 @@ class SessionStore(db.SessionStore, DjangoSessionStore):
         self._forget_copy(session_key)
         super()._delete_row(session_key)
         self._forget_copy(session_key)
+
+    @notes_outage
+    def delete_loaded(self) -> bool:
+        """See ``db``: the row, and its copy."""
+        key = self.session_key
+        return key is not None and self._delete_loaded_row(key)
+
+    def _delete_loaded_row(self, session_key: str) -> bool:
+        if not self._knows_row():
+            plan = db._plan(self.model)
+            try:
+                connection = plan.connection_for_write(session_key)
+                self._reconcile(session_key, None, "error", plan, connection)
+            except (SessionConflictError, UpdateError):
+                return False
+        if self._loaded is None:
+            return False
+        self._forget_copy(session_key)
+        deleted = super()._delete_loaded_row(session_key)
+        self._forget_copy(session_key)
+        return deleted
 
 
 def _warn(error: StoreUnavailableError) -> None:

@@ -178,6 +178,8 @@ class MergingSession(SessionBase):
     # Whether a rotation may do without the methods that a project has replaced.
     _rotates: ClassVar[bool] = True
 
+    # What is done about conflicts in place of what the setting says.
+    _rule: str | None = None
     # The names that were set or removed since the session was loaded or saved.
     _touched: set[Any] | frozenset[Any] = frozenset()
     # What the store had when it was last asked, in the form in which the engine compares; nothing
@@ -205,6 +207,10 @@ class MergingSession(SessionBase):
         return any(
             getattr(cls, name, missing) is not getattr(cls._engine, name, missing) for name in names
         )
+
+    def _on_conflict(self) -> Any:
+        """Return what is done about conflicts, as ``on_conflict()``."""
+        return on_conflict() if self._rule is None else self._rule
 
     def _get_new_session_key(self) -> str:
         # Django asks the store first whether the key is free. Storing the session tells anyway.
@@ -330,6 +336,14 @@ class OneHopSession(MergingSession):
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
         await self._run(self.cycle_key)
+
+    def delete_loaded(self) -> bool:
+        """Delete the session if it still is what was loaded or saved last; tell whether it was."""
+        raise NotImplementedError
+
+    async def adelete_loaded(self) -> bool:
+        """See ``delete_loaded()``."""
+        return bool(await self._run(self.delete_loaded))
 
 
 def bring_in(

@@ -50,7 +50,6 @@ from django_session_rs.backends.conflicts import (
     keeping_key,
     notes_outage,
     noting_outage,
-    on_conflict,
     turn,
 )
 from django_session_rs.backends.keys import new_session_key
@@ -189,6 +188,12 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             self._delete_row(key)
 
     @notes_outage
+    def delete_loaded(self) -> bool:
+        """Delete the row if it still holds what was loaded or saved last; tell whether it did."""
+        key = self.session_key
+        return key is not None and self._loaded is not None and self._delete_loaded_row(key)
+
+    @notes_outage
     def cycle_key(self) -> None:
         """Move the session to a new key, which makes a stolen one useless.
 
@@ -215,14 +220,28 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Delete all rows that have expired."""
+        """Delete all rows that have expired, a thousand by each statement.
+
+        In a transaction it is one statement: the rows would stay locked until it ends anyway.
+        """
         plan = _plan(cls.get_model_class())
         connection = plan.connection_for_write()
         if not plan.plain_delete(connection):
             super().clear_expired()
             return
-        parameters = (plan.expire_date(timezone.now(), connection),)
-        _execute(connection, plan.statements(connection).clear_expired, parameters)
+        statements = plan.statements(connection)
+        now = timezone.now()
+        # From the beginning, the index of a database leads past all that was deleted just now.
+        reached = None
+        while not connection.in_atomic_block:
+            until = plan.expired_after(reached, now, CLEARED_ROWS, connection)
+            if until is None:
+                break
+            dates = [until] if reached is None else [until, reached]
+            sql = statements.clear_until if reached is None else statements.clear_between
+            _execute(connection, sql, [plan.expire_date(date, connection) for date in dates])
+            reached = until
+        _execute(connection, statements.clear_expired, (plan.expire_date(now, connection),))
 
     def _write(self, data: Any, must_create: bool) -> None:  # noqa: FBT001 - as `save`
         plan = _plan(self.model)
@@ -291,7 +310,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             _insert(connection, statements.insert, values)
             self._saved(values[plan.data_index], connection)
         else:
-            mode = on_conflict()
+            mode = self._on_conflict()
             if mode == "overwrite":
                 self._loaded = None
                 matched = self._update(values, plan, connection)
@@ -393,7 +412,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         """Go on after the row was moved to another key."""
 
     def _rotate(self, old: str, plan: Plan, connection: BaseDatabaseWrapper) -> None:
-        mode = on_conflict()
+        mode = self._on_conflict()
         if mode == "overwrite":
             self._forget()
         before = self._loaded_data()
@@ -470,6 +489,18 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         else:
             super().delete(session_key)
 
+    def _delete_loaded_row(self, session_key: str) -> bool:
+        plan = _plan(self.model)
+        connection = plan.connection_for_write(session_key)
+        if plan.plain_delete(connection):
+            sql = plan.statements(connection).delete_loaded
+            parameters = (plan.key(session_key, connection), self._loaded)
+            return bool(_execute(connection, sql, parameters))
+        if self._read() != self._loaded:
+            return False
+        super().delete(session_key)
+        return True
+
     # The asynchronous twins: the same work in one hop.
 
     async def aload(self) -> Any:
@@ -516,6 +547,11 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
             key = self.session_key if session_key is None else session_key
             if key is not None:
                 await in_thread(self._delete_row, key)
+
+    async def adelete_loaded(self) -> bool:
+        """See ``delete_loaded()``."""
+        with noting_outage(self):
+            return bool(await in_thread(self.delete_loaded))
 
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
@@ -616,10 +652,16 @@ class Statements:
         )
         self.load_latest = self.load + ("" if connection.vendor == "sqlite" else " FOR UPDATE")
         self.delete = f"DELETE FROM {table} WHERE {key} = %s"
+        self.delete_loaded = self.delete + is_loaded
         self.clear_expired = f"DELETE FROM {table} WHERE {expires} < %s"
+        self.clear_until = f"DELETE FROM {table} WHERE {expires} <= %s"
+        self.clear_between = self.clear_until + f" AND {expires} >= %s"
 
 
 COLUMNS = ("session_key", "session_data", "expire_date")
+
+#: How many rows that have expired one statement deletes, if each expired at a time of its own.
+CLEARED_ROWS = 1000
 
 
 def _column(model: type[models.Model], name: str) -> str:
@@ -733,6 +775,16 @@ class Plan:
         if type(parameter) is datetime and connection.vendor == "postgresql":
             return parameter.isoformat()
         return parameter
+
+    def expired_after(
+        self, reached: datetime | None, now: datetime, rows: int, connection: BaseDatabaseWrapper
+    ) -> datetime | None:
+        """Return when the last of so many rows expired; None if there are fewer."""
+        found = self.model._base_manager.using(connection.alias).filter(expire_date__lt=now)
+        if reached is not None:
+            found = found.filter(expire_date__gt=reached)
+        dates = found.order_by("expire_date").values_list("expire_date", flat=True)
+        return next(iter(dates[rows - 1 : rows]), None)
 
     def python_date(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return a point in time as Django reads it from the column."""

@@ -32,7 +32,6 @@ from django_session_rs.backends.conflicts import (
     OneHopSession,
     SessionEndedError,
     notes_outage,
-    on_conflict,
 )
 from django_session_rs.backends.signed_text import SignedTextSession
 from django_session_rs.exceptions import SessionConflictError, StoreUnavailableError
@@ -158,6 +157,17 @@ class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
                 locked.remove()
 
     @notes_outage
+    def delete_loaded(self) -> bool:
+        """Remove the file if it still is what was loaded or saved last; tell whether it was."""
+        if self.session_key is None or self._loaded is None:
+            return False
+        with session_files.locked(self._path()) as locked:
+            if locked is None or locked.found.content != self._loaded:
+                return False
+            locked.remove()
+            return True
+
+    @notes_outage
     def cycle_key(self) -> None:
         """Move the session to a new key, which makes a stolen one useless.
 
@@ -178,7 +188,7 @@ class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
         self._loaded = content
 
     def _replace(self, path: Path) -> None:
-        mode = on_conflict()
+        mode = self._on_conflict()
         if mode == "overwrite":
             self._loaded = None
         for _ in range(MAX_SAVE_TRIES):
@@ -220,7 +230,7 @@ class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
         return self._decode_stored(_text(content)) if content else {}
 
     def _rotate(self, old: Path) -> None:
-        mode = on_conflict()
+        mode = self._on_conflict()
         if mode == "overwrite":
             self._loaded = None
         before = None if self._loaded is None else self._decode_content(self._loaded)

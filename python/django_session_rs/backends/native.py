@@ -69,7 +69,7 @@ class SessionStore(db.SessionStore):
 
         Raises ``StoreUnavailableError`` if the store cannot be asked.
         """
-        store = _store(type(self))
+        store = _store(type(self), self._rule)
         if store is None:
             return super().load()
         key = self.session_key
@@ -83,7 +83,7 @@ class SessionStore(db.SessionStore):
     async def aload(self) -> Any:
         """See ``load()``; nothing is waited for in a thread."""
         with noting_outage(self):
-            store = _store(type(self))
+            store = _store(type(self), self._rule)
             if store is None:
                 return await super().aload()
             key = self.session_key
@@ -97,7 +97,7 @@ class SessionStore(db.SessionStore):
     @notes_outage
     def exists(self, session_key: str | None) -> bool:
         """Tell whether the store has a session of this key, expired or not."""
-        store = _store(type(self))
+        store = _store(type(self), self._rule)
         if store is None:
             return super().exists(session_key)
         return bool(session_key) and _here(store.exists, session_key)
@@ -105,7 +105,7 @@ class SessionStore(db.SessionStore):
     async def aexists(self, session_key: str | None) -> bool:
         """See ``exists()``."""
         with noting_outage(self):
-            store = _store(type(self))
+            store = _store(type(self), self._rule)
             if store is None:
                 return await super().aexists(session_key)
             return bool(session_key) and await store.aexists(str(session_key))
@@ -141,7 +141,7 @@ class SessionStore(db.SessionStore):
         ``must_create`` and the session is gone, ``SessionConflictError`` where changes are not
         merged, ``StoreUnavailableError`` if the store cannot be asked.
         """
-        store = _store(type(self))
+        store = _store(type(self), self._rule)
         if store is None:
             super().save(must_create)
             return
@@ -159,7 +159,7 @@ class SessionStore(db.SessionStore):
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
         """See ``save()``."""
         with noting_outage(self):
-            store = _store(type(self))
+            store = _store(type(self), self._rule)
             if store is None:
                 await super().asave(must_create)
                 return
@@ -177,7 +177,7 @@ class SessionStore(db.SessionStore):
     async def acreate(self) -> None:
         """See ``create()``."""
         with noting_outage(self):
-            if _store(type(self)) is None:
+            if _store(type(self), self._rule) is None:
                 await super().acreate()
                 return
             with keeping_key(self):
@@ -198,7 +198,7 @@ class SessionStore(db.SessionStore):
         the session of a user was deleted meanwhile: somebody has logged out, and there is no
         session under the new key either.
         """
-        store = _store(type(self))
+        store = _store(type(self), self._rule)
         if store is None:
             super().cycle_key()
             return
@@ -216,7 +216,7 @@ class SessionStore(db.SessionStore):
     async def acycle_key(self) -> None:
         """See ``cycle_key()``."""
         with noting_outage(self):
-            store = _store(type(self))
+            store = _store(type(self), self._rule)
             if store is None:
                 await super().acycle_key()
                 return
@@ -234,7 +234,7 @@ class SessionStore(db.SessionStore):
     @notes_outage
     def delete(self, session_key: str | None = None) -> None:
         """Delete the session of this key, or this one; a missing one is fine."""
-        store = _store(type(self))
+        store = _store(type(self), self._rule)
         if store is None:
             super().delete(session_key)
             return
@@ -245,13 +245,33 @@ class SessionStore(db.SessionStore):
     async def adelete(self, session_key: str | None = None) -> None:
         """See ``delete()``."""
         with noting_outage(self):
-            store = _store(type(self))
+            store = _store(type(self), self._rule)
             if store is None:
                 await super().adelete(session_key)
                 return
             key = self.session_key if session_key is None else session_key
             if key is not None:
                 await store.adelete(key)
+
+    @notes_outage
+    def delete_loaded(self) -> bool:
+        """Delete the session if it still is what was loaded or saved last; tell whether it was."""
+        store = _store(type(self), self._rule)
+        if store is None:
+            return super().delete_loaded()
+        key, stored = self.session_key, self._stored
+        return key is not None and stored is not None and _here(store.delete_stored, key, stored)
+
+    async def adelete_loaded(self) -> bool:
+        """See ``delete_loaded()``."""
+        with noting_outage(self):
+            store = _store(type(self), self._rule)
+            if store is None:
+                return await super().adelete_loaded()
+            key, stored = self.session_key, self._stored
+            if key is None or stored is None:
+                return False
+            return await store.adelete_stored(key, stored)
 
     @classmethod
     def clear_expired(cls) -> None:
@@ -302,33 +322,33 @@ def _here(step: Any, *arguments: Any) -> Any:
     return step(*arguments)
 
 
-# One store per class, which has a salt and a serializer of its own.
+# One store per class, which has a salt and a serializer of its own, and per rule for conflicts.
 
 _MISSING = object()
-_stores: dict[type[SessionStore], Store | None] = {}
+_stores: dict[tuple[type[SessionStore], str | None], Store | None] = {}
 _lock = threading.Lock()
 #: Of the process that this one was forked from; to touch them would be to touch its connections.
 _inherited: list[Any] = []
 
 
-def _store(cls: type[SessionStore]) -> Store | None:
-    found: Any = _stores.get(cls, _MISSING)
-    return _new_store(cls) if found is _MISSING else found
+def _store(cls: type[SessionStore], rule: str | None = None) -> Store | None:
+    found: Any = _stores.get((cls, rule), _MISSING)
+    return _new_store(cls, rule) if found is _MISSING else found
 
 
 @sensitive_variables()
-def _new_store(cls: type[SessionStore]) -> Store | None:
+def _new_store(cls: type[SessionStore], rule: str | None) -> Store | None:
     with _lock:
-        if cls not in _stores:
+        if (cls, rule) not in _stores:
             url = store_url(cls.get_model_class())
-            _stores[cls] = None if url is None else Store(url, _settings(cls))
-        return _stores[cls]
+            _stores[cls, rule] = None if url is None else Store(url, _settings(cls, rule))
+        return _stores[cls, rule]
 
 
 @sensitive_variables()
-def _settings(cls: type[SessionStore]) -> str:
+def _settings(cls: type[SessionStore], rule: str | None) -> str:
     """Return the settings of the site as the Rust side reads them."""
-    if on_conflict() not in ("merge", "overwrite", "error"):
+    if rule is None and on_conflict() not in ("merge", "overwrite", "error"):
         raise ImproperlyConfigured(
             "SESSION_ON_CONFLICT must be 'merge', 'overwrite' or 'error' for the native engine; a "
             "function can be asked by the other ones."
@@ -337,6 +357,8 @@ def _settings(cls: type[SessionStore]) -> str:
         found = exported_sessions(include_secret=True)
     except CommandError as error:
         raise ImproperlyConfigured(str(error)) from error
+    if rule is not None:
+        found["SESSION_ON_CONFLICT"] = rule
     session = cls()
     found["SESSION_SALT"] = session.key_salt
     serializer = session.serializer

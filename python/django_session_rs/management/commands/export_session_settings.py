@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import tempfile
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from django.contrib.auth import hashers
 from django.contrib.sessions.backends import signed_cookies
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
 
 from django_session_rs.management.exported_auth import exported_auth
 
@@ -48,6 +49,8 @@ SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "DATA_UPLOAD_MAX_NUMBER_FIELDS": LIMIT,
     "DATA_UPLOAD_MAX_NUMBER_FILES": LIMIT,
     "DEBUG": TRUTH,
+    "LANGUAGE_COOKIE_NAME": TEXT,
+    "MIDDLEWARE": TEXTS,
     "SECURE_PROXY_SSL_HEADER": ((list, tuple, type(None)), "a pair of texts or None"),
     "SESSION_CACHE_ALIAS": TEXT,
     "SESSION_COOKIE_AGE": ((int,), "a whole number of seconds"),
@@ -74,6 +77,16 @@ RUST_SETTINGS = (
     "SESSION_FORMAT",
     "SESSION_ON_CONFLICT",
     "SESSION_TOUCH_INTERVAL",
+)
+
+# Of `backends.moving`.
+MOVING_SETTINGS = ("SESSION_MOVING_FROM", "SESSION_MOVING_TO", "SESSION_MOVING_WRITE")
+
+# What `django-session doctor` knows by these names, whatever a site has made of them.
+MIDDLEWARE_BASES = (
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
 )
 
 # What a hasher class may say otherwise than its base in Django, and still be the same hasher.
@@ -147,9 +160,13 @@ def exported_sessions(*, include_secret: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"DJANGO_VERSION": django.get_version()}
     for name, (types, words) in SETTINGS.items():
         found[name] = checked(name, types, words)
+    found["CACHES_BACKENDS"] = cache_backends()
+    found["INSTALLED_APPS"] = [config.name for config in apps.get_app_configs()]
+    found["MIDDLEWARE_BASES"] = [middleware_base(path) for path in found["MIDDLEWARE"]]
     found["SESSION_COMPRESSION"] = compression()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
-    found |= {name: getattr(settings, name) for name in RUST_SETTINGS if hasattr(settings, name)}
+    as_they_are = (*RUST_SETTINGS, *MOVING_SETTINGS)
+    found |= {name: getattr(settings, name) for name in as_they_are if hasattr(settings, name)}
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
@@ -187,6 +204,35 @@ def is_samesite(value: object) -> bool:
     if isinstance(value, str):
         return value.lower() in {"lax", "none", "strict"}
     return value is None or value is False
+
+
+def cache_backends() -> dict[str, dict[str, Any]]:
+    """Return the class of each cache and how much it keeps; not where it is, nor its password."""
+    found = {}
+    for alias, cache in checked("CACHES", (dict,), "a dictionary of caches").items():
+        options = cache.get("OPTIONS") or {}
+        # Either spelling, the second being that of old.
+        most = options.get("MAX_ENTRIES", cache.get("MAX_ENTRIES"))
+        found[alias] = {
+            "BACKEND": cache.get("BACKEND"),
+            "MAX_ENTRIES": most if isinstance(most, int) else None,
+        }
+    return found
+
+
+def middleware_base(path: str) -> str | None:
+    """Return which class of Django's a middleware is or inherits from, of those that count."""
+    try:
+        middleware = import_string(path)
+    except ImportError as error:
+        raise CommandError(
+            f"MIDDLEWARE names a class that cannot be imported ({error}): correct it in the "
+            "settings module, or install what it needs."
+        ) from error
+    if not isinstance(middleware, type):
+        return None
+    names = (f"{base.__module__}.{base.__qualname__}" for base in middleware.__mro__)
+    return next((name for name in names if name in MIDDLEWARE_BASES), None)
 
 
 def compression() -> str:
@@ -241,6 +287,9 @@ def hasher_base(hasher: type) -> type | None:
 
 def bcrypt_truncates() -> bool | None:
     """Whether the ``bcrypt`` installed cuts long passwords off; since 5.0 it refuses them."""
+    # A worker with the engine `native` has this module, and no need of what reads archives.
+    from importlib import metadata  # noqa: PLC0415
+
     try:
         return int(metadata.version("bcrypt").split(".")[0]) < 5
     except (metadata.PackageNotFoundError, ValueError):

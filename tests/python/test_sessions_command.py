@@ -1,0 +1,142 @@
+"""``django-session`` as pip installs it, and ``manage.py sessions``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from django_session_rs.management.commands import sessions as command
+
+SITE = """
+import sys
+from pathlib import Path
+from django.conf import settings
+
+HERE = Path(__file__).parent
+settings.configure(
+    SECRET_KEY="a secret key for a site that nobody visits, which is long enough",
+    SECRET_KEY_FALLBACKS=["another one"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": HERE / "db.sqlite3"}},
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        "django_session_rs",
+    ],
+    USE_TZ=True,
+)
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+USERS = """
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+user = get_user_model().objects.create_user("ada", password="x")
+for number in range(5):
+    session = SessionStore()
+    session["_auth_user_id"] = str(user.pk)
+    session.create()
+SessionStore().create()
+"""
+
+
+@pytest.fixture(scope="module")
+def manage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("site") / "manage.py"
+    program.write_text(SITE)
+    run(program, "migrate", "--verbosity=0")
+    run(program, "shell", "--command", USERS)
+    return program
+
+
+def run(program: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done
+
+
+def test_the_settings_of_the_site_are_used(manage: Path) -> None:
+    stats: dict[str, Any] = json.loads(run(manage, "sessions", "stats", "--json", "-q").stdout)
+    assert (stats["sessions"], stats["users"], stats["live_anonymous"]) == (6, 1, 1)
+    assert stats["keys"] == {"SECRET_KEY": 6}
+    rotated = json.loads(run(manage, "sessions", "rotate", "--json", "--quiet").stdout)
+    assert rotated["complete"]
+    assert rotated["signed_anew"] == 0
+
+
+def test_the_exit_code_is_that_of_the_command(manage: Path) -> None:
+    done = run(manage, "sessions", "revoke", "--all", code=2)
+    assert "--yes" in done.stderr
+    done = run(manage, "sessions", "--help")
+    assert "clear-expired" in done.stdout
+
+
+def test_the_doctor_looks_at_the_site(manage: Path, tmp_path: Path) -> None:
+    done = run(manage, "sessions", "doctor", "--json", code=2)
+    found = {finding["id"] for finding in json.loads(done.stdout)["findings"]}
+    assert {"cookie-not-secure", "session-middleware-missing"} <= found
+    assert not {"secret-key-missing", "settings-incomplete", "table-missing"} & found
+    assert "a site that nobody visits" not in done.stdout + done.stderr
+    # What keeps the other subcommands from a store is what it is asked about.
+    engine = 'SESSION_ENGINE="django.contrib.sessions.backends.cached_db"'
+    program = tmp_path / "manage.py"
+    program.write_text(SITE.replace("USE_TZ=True", f"{engine}, USE_TZ=True"))
+    run(program, "sessions", "stats", code=1)
+    done = run(program, "sessions", "doctor", "--json", code=2)
+    found = {finding["id"] for finding in json.loads(done.stdout)["findings"]}
+    assert {"cache-of-one-process", "store-not-given"} <= found
+
+
+def test_the_module_is_the_command() -> None:
+    module = [sys.executable, "-m", "django_session_rs", "--version"]
+    done = subprocess.run(module, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("django-session ")
+
+
+def test_a_failure_is_an_error_to_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_STORE_URL", "sqlite:/none/at/all.sqlite3")
+    with pytest.raises(CommandError) as raised:
+        call_command("sessions", "stats")
+    assert raised.value.returncode == 6
+
+
+@pytest.mark.parametrize(
+    ("engine", "values", "expected"),
+    [
+        ("django.contrib.sessions.backends.db", {}, "sqlite:"),
+        ("django_session_rs.backends.db", {}, "sqlite:"),
+        (
+            "django.contrib.sessions.backends.file",
+            {"SESSION_FILE_PATH": "/srv/a b"},
+            "file:/srv/a%20b",
+        ),
+        ("django_session_rs.backends.native", {"SESSION_STORE_URL": "redis://h/1"}, "redis://h/1"),
+        ("django.contrib.sessions.backends.signed_cookies", {}, None),
+    ],
+)
+def test_the_engine_says_where_the_sessions_are(
+    engine: str, values: dict[str, str], expected: str | None
+) -> None:
+    with override_settings(SESSION_ENGINE=engine, **values):
+        url = command.site_store_url()
+    assert url == expected if expected is None else str(url).startswith(expected)
+
+
+@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cached_db")
+def test_a_cache_that_nobody_else_reaches_is_an_error() -> None:
+    with pytest.raises(CommandError, match="cannot be reached from outside"):
+        command.site_store_url()
