@@ -66,6 +66,14 @@ bench-servers: dev
 bench-gate: dev
 	$(SERVICES) $(BIN)/python benches/gate.py
 
+.PHONY: bench-operations  ## Measure the commands about whole stores on five million rows (an hour, 20 GB)
+bench-operations: dev
+	$(SERVICES) $(BIN)/python benches/operations.py
+
+.PHONY: bench-operations-load  ## Measure a site's requests while its sessions are cleared and its key is rotated
+bench-operations-load: dev
+	$(SERVICES) $(BIN)/python benches/operations_load.py
+
 .PHONY: bench-stores  ## Measure each step of a store against tower-sessions' own stores
 bench-stores:
 	$(SERVICES) cargo run --release --quiet --manifest-path benches/tower_sessions/Cargo.toml

@@ -265,19 +265,28 @@ def load(url: str, keys: list[str], clients: int, seconds: int) -> Load:
     return Load(requests / duration * 1e6, median / 1e3, slow / 1e3, errors)
 
 
-def memory(process: subprocess.Popen) -> float:
-    """MiB that the workers of a server take for themselves (Linux)."""
+def memory(process: subprocess.Popen) -> tuple[float, float]:
+    """MiB that a worker takes, and how much of it is code of the extension (Linux).
+
+    There is one worker; if there were more, they would share the code.
+    """
     pids = [process.pid]
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         # The one that starts workers is not one of them.
         pids = [int(pid) for pid in children] or pids
-    found = 0
+    found = code = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            text = Path(f"/proc/{pid}/smaps").read_text()
             found += sum(int(n) for n in re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE))
-    return found / 1024 / len(pids)
+            of_extension = re.findall(
+                r"^\S+ \S+ \S+ \S+ \S+ +\S*_native\S*$(.*?)^VmFlags", text, re.MULTILINE | re.DOTALL
+            )
+            for mapping in of_extension:
+                clean = re.findall(r"^(?:Shared|Private)_Clean:\s+(\d+) kB", mapping, re.MULTILINE)
+                code += sum(map(int, clean))
+    return found / 1024 / len(pids), code / 1024 / len(pids)
 
 
 def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: int) -> None:
@@ -289,7 +298,7 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
     print(f"  {'view':6} {'clients':>7}  {'engine':18} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
     found: dict[tuple[str, int, str], list[Load]] = {}
     floors: dict[int, list[float]] = {}
-    sizes: dict[str, list[float]] = {}
+    sizes: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
         with running(server, FLOOR) as (url, _):
             load(f"{url}/nothing", [], clients[-1], 1)
@@ -327,8 +336,10 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
     for count in clients:
         rate = statistics.median(floors[count])
         print(f"  {'nothing':7}{count:7}  {'no middleware':18} {rate:8.0f}")
-    told = ", ".join(f"{name} {statistics.median(of):.0f}" for name, of in sizes.items())
-    print(f"  MiB per worker: {told}")
+    print("  MiB of a worker, and of that code of the extension, which several would share:")
+    for name, of in sizes.items():
+        whole, code = (statistics.median(values) for values in zip(*of, strict=True))
+        print(f"    {name:18} {whole:5.0f} {code:5.1f}")
 
 
 def has(variant: Variant) -> bool:
