@@ -32,8 +32,6 @@ use crate::session::{
 const MAX_TRIES: usize = 64;
 /// How often neither store has a session that is none.
 const MAX_MISSES: usize = 3;
-/// How often to look for a copy that should be there.
-const MAX_LOOKS: usize = 8;
 /// How often to look whether somebody is done who is moving a session.
 const PATIENCE: usize = 512;
 /// The name that a session has in the new store for as long as it may still be in the old one.
@@ -103,9 +101,11 @@ impl MovingStore {
         Self { old: Arc::new(old), new: Arc::new(new), write_both: false }
     }
 
-    /// Sets whether the old store keeps a copy of what is written: then programs that know nothing of the
-    /// move still read every session there, and go on with it if the move is given up. They must not
-    /// write there: nobody would see it.
+    /// Sets whether the old store keeps the sessions that it has, as they are when they are written, and
+    /// gets the new ones too: then programs that know nothing of the move still read every session there,
+    /// and go on with it if the move is given up. They must not write there: nobody would see it.
+    ///
+    /// A session that has left the old store before does not come back into it.
     #[must_use]
     pub fn with_write_both(mut self, write_both: bool) -> Self {
         self.write_both = write_both;
@@ -169,28 +169,15 @@ impl MovingStore {
         Ok(match copy {
             // Somebody moves the session the other way, and sees to it himself.
             Some(copy) if copy.is_marked && !self.write_both => OldCopy::Absent,
-            Some(copy) => OldCopy::Present(copy.revision),
+            Some(copy) => OldCopy::Present(copy.revision()),
             None => OldCopy::Absent,
         })
     }
 
-    /// The copy beside a session that is in the new store.
-    ///
-    /// If both are written and there is none, somebody may be deleting the session, who has begun with the
-    /// copy: another one would bring it back.
-    async fn copy_beside(&self, record: &SessionRecord) -> Result<OldCopy, StoreError> {
-        for _ in 0..MAX_LOOKS {
-            let copy = self.look_at_copy(record).await?;
-            let is_missing = self.write_both && matches!(copy, OldCopy::Absent);
-            if !is_missing || !self.new.exists(&record.session_key).await? {
-                return Ok(copy);
-            }
-            give_way().await;
-        }
-        self.look_at_copy(record).await
-    }
-
     /// Sees to the copy, once the new store has the session as `saved`.
+    ///
+    /// Where there is none there will be none, also if both are written: somebody may just be deleting the
+    /// session, who has begun with the copy, and another one would bring it back.
     async fn keep_copy(
         &self,
         record: &SessionRecord,
@@ -199,40 +186,20 @@ impl MovingStore {
     ) -> Result<Saved, StoreError> {
         let done = |copy| Ok(saved_in_new(saved.revision.clone(), copy));
         for _ in 0..MAX_TRIES {
-            match copy {
-                OldCopy::Absent if self.write_both => match self.old.create(record).await {
-                    Ok(created) => {
-                        // Whoever has deleted the session meanwhile did not see this.
-                        if !self.new.exists(&record.session_key).await? {
-                            self.old.delete(&record.session_key).await?;
-                            return done(OldCopy::Absent);
-                        }
-                        return done(OldCopy::Present(created.revision));
-                    }
-                    Err(StoreError::Create) => {}
-                    Err(error) => return Err(error),
-                },
-                OldCopy::Present(revision) => {
-                    let replaced = SessionRecord { revision, ..record.clone() };
-                    match self.old.save(&replaced).await {
-                        Ok(replaced) => return done(OldCopy::Present(replaced.revision)),
-                        Err(StoreError::Conflict | StoreError::Update) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                OldCopy::Absent | OldCopy::Unknown => return done(copy),
+            let OldCopy::Present(revision) = copy else { return done(copy) };
+            let replaced = SessionRecord { revision, ..record.clone() };
+            match self.old.save(&replaced).await {
+                Ok(replaced) => return done(OldCopy::Present(replaced.revision)),
+                Err(StoreError::Conflict | StoreError::Update) => {}
+                Err(error) => return Err(error),
             }
             // It was another one. Whoever saved the session last sees to the copy.
             match as_it_is(&*self.new, &record.session_key, any_time(record)).await? {
                 None => return done(OldCopy::Absent),
-                Some(now) if now.revision != saved.revision => return done(OldCopy::Unknown),
+                Some(now) if now.revision() != saved.revision => return done(OldCopy::Unknown),
                 Some(_) => {}
             }
             copy = self.look_at_copy(record).await?;
-            if matches!(copy, OldCopy::Absent) {
-                // Somebody is moving or deleting the session; another copy would get in the way.
-                return done(OldCopy::Absent);
-            }
             give_way().await;
         }
         Err(StoreError::Conflict)
@@ -248,14 +215,21 @@ impl MovingStore {
     ) -> Result<Saved, StoreError> {
         let created = match self.new.create(&with_mark(record)?).await {
             Err(StoreError::Create) => {
-                let abandoned = self.abandoned(&record.session_key, any_time(record)).await?;
-                let abandoned = abandoned.ok_or(StoreError::Conflict)?;
-                // Should that one wake up after all, this is not what it has read.
+                let taken = self.take_over(&record.session_key, any_time(record)).await?;
+                // Should he wake up after all, this is not what he has read. From here on it is saved.
                 let copy = SessionRecord { revision: before, ..record.clone() };
                 let copy = self.old.save(&copy).await?.revision;
-                let replaced = SessionRecord { revision: Some(abandoned), ..record.clone() };
-                let saved = self.new.save(&replaced).await?;
-                return Ok(saved_in_new(saved.revision, OldCopy::Present(copy)));
+                let replaced = SessionRecord { revision: Some(taken), ..record.clone() };
+                return match self.new.save(&replaced).await {
+                    Ok(saved) => Ok(saved_in_new(saved.revision, OldCopy::Present(copy))),
+                    // Somebody has gone on from what is in the old store.
+                    Err(StoreError::Conflict | StoreError::Update) => {
+                        let any_time = any_time(record);
+                        let revision = copy.map(|old| State::Old { old, any_time }.to_revision());
+                        Ok(Saved { revision, ..Saved::default() })
+                    }
+                    Err(error) => Err(error),
+                };
             }
             created => created?.revision,
         };
@@ -294,25 +268,29 @@ impl MovingStore {
         Err(StoreError::Conflict)
     }
 
-    /// The revision of a marked session that nobody goes on with: whoever moved it was killed.
-    async fn abandoned(
+    /// Puts a mark of our own on a marked session that nobody goes on with: whoever moved it was killed,
+    /// or is slow. Nobody else takes it over then.
+    ///
+    /// It stays what it was. He may still take his second step, and then it is the session.
+    async fn take_over(
         &self,
         session_key: &SessionKey,
         any_time: DateTime,
-    ) -> Result<Option<Revision>, StoreError> {
-        let mut before = None;
+    ) -> Result<Revision, StoreError> {
+        let mut before: Option<SessionRecord> = None;
         for _ in 0..PATIENCE {
             let found = as_it_is(&*self.new, session_key, any_time).await?;
-            let Some(Found { is_marked: true, revision: Some(revision), .. }) = found else {
-                return Ok(None);
+            let Some(Found { record: Some(record), is_marked: true }) = found else {
+                return Err(StoreError::Conflict);
             };
-            if before.as_ref().is_some_and(|before| *before != revision) {
-                return Ok(None);
+            if before.as_ref().is_some_and(|before| before.revision != record.revision) {
+                return Err(StoreError::Conflict);
             }
-            before = Some(revision);
+            before = Some(record);
             give_way().await;
         }
-        Ok(before)
+        let abandoned = before.ok_or(StoreError::Conflict)?;
+        self.new.save(&with_mark(&abandoned)?).await?.revision.ok_or(StoreError::Conflict)
     }
 
     /// The second step of moving.
@@ -337,7 +315,7 @@ impl MovingStore {
     /// Saves a session whatever it is by now, wherever it is.
     async fn save_any(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         for _ in 0..MAX_TRIES {
-            let copy = self.copy_beside(record).await?;
+            let copy = self.look_at_copy(record).await?;
             match (self.new.save(record).await, copy) {
                 (Ok(saved), copy) => return self.keep_copy(record, saved, copy).await,
                 (Err(StoreError::Update), OldCopy::Present(before)) => {
@@ -407,7 +385,7 @@ impl SessionStore for MovingStore {
             State::Old { old: before, .. } => self.bring_over(record, Some(before)).await,
             State::New { new, copy } => {
                 let copy = match copy {
-                    OldCopy::Unknown => self.copy_beside(record).await?,
+                    OldCopy::Unknown => self.look_at_copy(record).await?,
                     known => known,
                 };
                 let replaced = SessionRecord { revision: Some(new), ..record.clone() };
@@ -483,9 +461,7 @@ impl SessionStore for MovingStore {
         match State::of(revision).ok_or(StoreError::Conflict)? {
             State::Old { old: before, any_time } => {
                 if self.new.exists(session_key).await? {
-                    let abandoned = self.abandoned(session_key, any_time).await?;
-                    let abandoned = abandoned.ok_or(StoreError::Conflict)?;
-                    self.new.delete_revision(session_key, &abandoned).await?;
+                    self.take_over(session_key, any_time).await?;
                 }
                 self.old.delete_revision(session_key, &before).await?;
                 // Whoever is bringing it over finds that it is gone, if nobody kills him before.
@@ -667,9 +643,15 @@ fn saved_in_new(revision: Option<Revision>, copy: OldCopy) -> Saved {
 
 /// What a store has under a key, expired or not, readable or not.
 struct Found {
-    /// None if it cannot be read: nobody loses anything if that is replaced.
-    revision: Option<Revision>,
+    /// Without its mark; none if it cannot be read: nobody loses anything if that is replaced.
+    record: Option<SessionRecord>,
     is_marked: bool,
+}
+
+impl Found {
+    fn revision(&self) -> Option<Revision> {
+        self.record.as_ref()?.revision.clone()
+    }
 }
 
 async fn as_it_is(
@@ -680,9 +662,9 @@ async fn as_it_is(
     match store.load_latest(session_key, any_time).await {
         Ok(found) => {
             let (found, is_marked) = without_mark(found);
-            Ok(found.map(|found| Found { revision: found.revision, is_marked }))
+            Ok(found.map(|record| Found { record: Some(record), is_marked }))
         }
-        Err(error) if error.is_corrupt() => Ok(Some(Found { revision: None, is_marked: false })),
+        Err(error) if error.is_corrupt() => Ok(Some(Found { record: None, is_marked: false })),
         Err(error) => Err(error),
     }
 }

@@ -459,18 +459,25 @@ class World:
             copied.save(must_create=True)
         self.acknowledged = []
 
-    def writer(self, store_class, name):
+    def writer(self, store_class, name, added=1):
         session = store_class(self.key)
         session._session_cache = yield from session._open()
         if session.session_key is None:
             # It was deleted, or has another key.
             return
-        session[name] = session.get(name, 0) + 1
+        session[name] = session.get(name, 0) + added
         try:
             yield from session._save()
         except UpdateError:
             return
         self.acknowledged.append(name)
+
+    def overwriter(self, store_class):
+        """Save whatever is there by now, as the rule "overwrite" does."""
+        session = store_class(self.key)
+        session._session_cache = {**SECRET}
+        with contextlib.suppress(UpdateError):
+            yield from session._write_whatever(self.key)
 
     def reader(self, store_class):
         for _ in range(3):
@@ -511,12 +518,12 @@ class World:
         assert (stored(ONE, self.key), stored(OTHER, self.key)) == (None, None)
 
 
-def interleave(actors, pick):
+def interleave(actors, order):
     """Let actors take their steps in an order."""
     left = [(index, actor, [None, None]) for index, actor in enumerate(actors)]
-    taken = [0] * len(actors)
+    taken = order.taken = [0] * len(actors)
     while left:
-        index, actor, (answer, failure) = one = pick(left, taken)
+        index, actor, (answer, failure) = one = order.pick(left, taken)
         taken[index] += 1
         try:
             asked = actor.send(answer) if failure is None else actor.throw(failure)
@@ -530,11 +537,35 @@ def interleave(actors, pick):
                 one[2][0] = getattr(target, method[0])(*method[1:])
             except Exception as error:  # noqa: BLE001
                 one[2][1] = error
-    return taken
+
+
+class Order:
+    """Who takes the next step."""
+
+    def __init__(self, pick):
+        self.pick = pick
+        #: How many steps each actor took.
+        self.taken = []
+
+
+def going_to(*stations):
+    """Let actors go to a step each, in turn, and then all to their ends."""
+
+    def pick(left, taken):
+        there = {one[0]: one for one in left}
+        for index, at in stations:
+            if index in there and taken[index] < at:
+                return there[index]
+        return left[sum(taken) % len(left)]
+
+    return Order(pick)
 
 
 def schedules(count):
-    """Orders in which somebody is stopped until all others are done, and random ones."""
+    """Orders in which somebody is stopped until all others are done, and random ones.
+
+    Whoever is stopped also goes on just when another one has given up waiting for him.
+    """
     for stopped, at in itertools.product(range(count), range(14)):
 
         def stopping(left, taken, stopped=stopped, at=at):
@@ -544,10 +575,15 @@ def schedules(count):
                 return first[0]
             return others[sum(taken) % len(others)]
 
-        yield stopping
+        order = Order(stopping)
+        yield order
+        for other, steps in enumerate(order.taken):
+            if other != stopped and steps > moving.PATIENCE:
+                for other_at in range(steps - 12, steps):
+                    yield going_to((stopped, at), (other, other_at), (stopped, sys.maxsize))
     for seed in range(60):
         chance = random.Random(seed)
-        yield lambda left, _taken, chance=chance: chance.choice(left)
+        yield Order(lambda left, _taken, chance=chance: chance.choice(left))
 
 
 STARTS = ["old", "new", "copied"]
@@ -556,10 +592,10 @@ STARTS = ["old", "new", "copied"]
 @pytest.mark.parametrize("start", STARTS)
 def test_whoever_moves_a_session_loses_nothing(start, write):
     with two_caches():
-        for pick in schedules(3):
+        for order in schedules(3):
             world = World(start, write)
             way = world.forth
-            interleave([world.writer(way, "a"), world.writer(way, "b"), world.reader(way)], pick)
+            interleave([world.writer(way, "a"), world.writer(way, "b"), world.reader(way)], order)
             assert len(world.acknowledged) == 2
             world.check_nothing_lost()
 
@@ -567,20 +603,39 @@ def test_whoever_moves_a_session_loses_nothing(start, write):
 @pytest.mark.parametrize("start", STARTS)
 def test_a_deleted_session_stays_deleted(start, write):
     with two_caches():
-        for pick in schedules(3):
+        for order in schedules(3):
             world = World(start, write)
             way = world.forth
-            interleave([world.writer(way, "a"), world.logout(way), world.writer(way, "b")], pick)
+            interleave([world.writer(way, "a"), world.logout(way), world.writer(way, "b")], order)
             world.check_gone()
+        for order in schedules(3):
+            world = World(start, write)
+            way = world.forth
+            interleave([world.overwriter(way), world.logout(way), world.overwriter(way)], order)
+            world.check_gone()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_what_is_added_is_added_once(start, write):
+    def add(_name, loaded, mine, stored):
+        return (stored or 0) + mine - (loaded or 0)
+
+    with two_caches(SESSION_ON_CONFLICT=add):
+        for order in schedules(3):
+            world = World(start, write)
+            way = world.forth
+            actors = [world.writer(way, "count", added) for added in (1, 10, 100)]
+            interleave(actors, order)
+            assert way(world.key).load()["count"] == 111
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_login_and_a_writer_meet(start, write):
     with two_caches():
-        for pick in schedules(2):
+        for order in schedules(2):
             world = World(start, write)
             old = world.key
-            interleave([world.login(world.forth), world.writer(world.forth, "a")], pick)
+            interleave([world.login(world.forth), world.writer(world.forth, "a")], order)
             world.check_nothing_lost()
             world.key = old
             world.check_gone()
@@ -588,34 +643,36 @@ def test_a_login_and_a_writer_meet(start, write):
 
 def test_a_copier_overwrites_nothing_and_brings_nothing_back(write):
     with two_caches():
-        for pick in schedules(3):
+        for order in schedules(3):
             world = World("old", write)
             way = world.forth
-            interleave([world.writer(way, "a"), world.copier(), world.writer(way, "b")], pick)
+            interleave([world.writer(way, "a"), world.copier(), world.writer(way, "b")], order)
             assert len(world.acknowledged) == 2
             world.check_nothing_lost()
+        for order in schedules(3):
             world = World("old", write)
             way = world.forth
-            interleave([world.writer(way, "a"), world.copier(), world.logout(way)], pick)
+            interleave([world.writer(way, "a"), world.copier(), world.logout(way)], order)
             world.check_gone()
 
 
 @pytest.mark.parametrize("start", ["old", "new"])
 def test_both_directions_side_by_side_lose_nothing(start):
     with two_caches():
-        for pick in schedules(2):
+        for order in schedules(2):
             world = World(start, "new")
             actors = [world.writer(world.forth, "a"), world.writer(world.back, "b")]
-            interleave(actors, pick)
+            interleave(actors, order)
             assert len(world.acknowledged) == 2
             world.check_nothing_lost()
+        for order in schedules(3):
             world = World(start, "new")
             actors = [
                 world.writer(world.forth, "a"),
                 world.writer(world.back, "b"),
                 world.logout(world.forth),
             ]
-            interleave(actors, pick)
+            interleave(actors, order)
             world.check_gone()
 
 

@@ -2,7 +2,7 @@
 
 ``SESSION_MOVING_FROM`` and ``SESSION_MOVING_TO`` name two engines, Django's or others. A session is
 read from the second, and from the first if it is not there; whoever saves one that is in the first
-alone moves it. With ``SESSION_MOVING_WRITE = "both"`` the first keeps a copy of what is written.
+alone moves it. With ``SESSION_MOVING_WRITE = "both"`` the first keeps it, as it is when it is saved.
 Moving back is the same with the two exchanged, and processes of both kinds may run side by side:
 ``docs/moving.md`` has the steps.
 
@@ -72,10 +72,8 @@ TO = "SESSION_MOVING_TO"
 #: How often a step is taken again that others have overtaken.
 LOOKS = 64
 #: How often to look whether somebody is done who is moving a session. One who does not come to an
-#: end was killed there.
+#: end was killed there, or is slow.
 PATIENCE = 512
-#: How often to look for a copy that should be there.
-LOOKS_FOR_COPY = 8
 #: How often neither engine has a session that is none.
 MISSES = 3
 
@@ -391,8 +389,9 @@ class SessionStore(SignedTextSession):
         else:
             yield from self._bring_over(key, held)
 
-    def _replace(self, held: _Held) -> _Steps:
-        held.session._session_cache = self._session_cache  # noqa: SLF001
+    def _replace(self, held: _Held, data: Any = None) -> _Steps:
+        """Save this session, or what is given, where that is held which is replaced."""
+        held.session._session_cache = self._session_cache if data is None else data  # noqa: SLF001
         try:
             yield held.session, "save"
         except (SessionConflictError, UpdateError):
@@ -404,7 +403,16 @@ class SessionStore(SignedTextSession):
         try:
             yield session, "save", True
         except CreateError:
-            yield from self._take_over(key, held)
+            taken = yield from self._take_over(key)
+            # Should he wake up after all, this is not what he has read. From here on it is saved.
+            yield from self._replace(held)
+            try:
+                yield from self._replace(taken)
+            except _OvertakenError:
+                # Somebody has gone on from what is where it was.
+                self._written(FROM, held.session)
+            else:
+                self._written(TO, taken.session)
             return
         if (yield from self._take_out(held)):
             session._session_cache = self._session_cache  # noqa: SLF001
@@ -429,27 +437,22 @@ class SessionStore(SignedTextSession):
             yield from self._remove(key)
         raise _OvertakenError
 
-    def _take_over(self, key: str, held: _Held) -> _Steps:
-        """Go on where somebody was killed who was moving the session."""
-        abandoned = yield from self._abandoned(key)
-        if abandoned is None:
-            raise _OvertakenError
-        # Should that one wake up after all, this is not what it has read.
-        yield from self._replace(held)
-        yield from self._replace(abandoned)
-        self._written(TO, abandoned.session)
+    def _take_over(self, key: str) -> _Steps:
+        """Put another mark on a marked session that nobody goes on with, and return it.
 
-    def _abandoned(self, key: str) -> _Steps:
-        """Return a marked session that nobody goes on with."""
+        Whoever moved it was killed, or is slow; nobody else takes it over then. It stays what it
+        was: he may still take his second step, and then it is the session.
+        """
         before = None
         for _ in range(PATIENCE):
             found = yield from self._look(TO, key)
             if found is None or found.mark is None:
-                return None
+                raise _OvertakenError
             if before is not None and before.mark != found.mark:
-                return None
+                raise _OvertakenError
             before = found
             yield (None,)
+        yield from self._replace(before, {**before.data, MARK: new_session_key()})
         return before
 
     def _take_out(self, held: _Held) -> _Steps:
@@ -476,47 +479,30 @@ class SessionStore(SignedTextSession):
         return True
 
     def _copy_beside(self, key: str) -> _Steps:
-        """Return the copy beside a session that is where sessions move to.
-
-        If both are written and there is none, somebody may be deleting the session, who has begun
-        with the copy: another one would bring it back.
-        """
-        for _ in range(LOOKS_FOR_COPY):
-            beside = yield from self._look(FROM, key)
-            if not self._writes_both():
-                # Whoever moves it the other way sees to it himself.
-                return None if beside is None or beside.mark is not None else beside
-            if beside is not None or not (yield self._part(TO), "exists", key):
-                return beside
-            yield (None,)
-        return (yield from self._look(FROM, key))
+        """Return the copy beside a session that is where sessions move to."""
+        beside = yield from self._look(FROM, key)
+        if beside is not None and beside.mark is not None and not self._writes_both():
+            # Whoever moves it the other way sees to it himself.
+            return None
+        return beside
 
     def _keep_copy(self, key: str, beside: _Held | None) -> _Steps:
-        """See to the copy of a session that was saved."""
-        data = self._session_cache
+        """See to the copy of a session that was saved.
+
+        Where there is none there will be none, also if both are written: somebody may just be
+        deleting the session, who has begun with the copy, and another one would bring it back.
+        """
         for _ in range(LOOKS):
-            if beside is not None:
-                with suppress(_OvertakenError):
-                    yield from self._replace(beside)
-                    return
-            elif not self._writes_both():
+            if beside is None:
                 return
-            else:
-                session = self._part(FROM, key, data)
-                with suppress(CreateError):
-                    yield session, "save", True
-                    # Whoever has deleted the session meanwhile did not see this.
-                    if not (yield self._part(TO), "exists", key):
-                        yield session, "delete"
-                    return
+            with suppress(_OvertakenError):
+                yield from self._replace(beside)
+                return
             # It was another one. Whoever saved the session last sees to the copy.
             now = yield from self._look(TO, key)
-            if now is None or not self._is_same(now.data, data):
+            if now is None or not self._is_same(now.data, self._session_cache):
                 return
-            beside = yield from self._look(FROM, key)
-            if beside is None:
-                # Somebody is moving or deleting the session.
-                return
+            beside = yield from self._copy_beside(key)
             yield (None,)
         raise SessionConflictError
 
@@ -591,8 +577,9 @@ class SessionStore(SignedTextSession):
             yield self._part(FROM), "delete", key
             return (yield from self._delete_held(held))
         if (yield self._part(TO), "exists", key):
-            abandoned = yield from self._abandoned(key)
-            if abandoned is None or not (yield from self._delete_held(abandoned)):
+            try:
+                yield from self._take_over(key)
+            except _OvertakenError:
                 return False
         if not (yield from self._delete_held(held)):
             return False
