@@ -2,7 +2,7 @@
 
 ``SESSION_MOVING_FROM`` and ``SESSION_MOVING_TO`` name two engines, Django's or others. A session is
 read from the second, and from the first if it is not there; whoever saves one that is in the first
-alone moves it. With ``SESSION_MOVING_WRITE = "both"`` the first keeps it, as it is when it is saved.
+alone moves it. With ``SESSION_MOVING_WRITE = "both"`` the first keeps it, as it is saved.
 Moving back is the same with the two exchanged, and processes of both kinds may run side by side:
 ``docs/moving.md`` has the steps.
 
@@ -443,7 +443,7 @@ class SessionStore(SignedTextSession):
         Whoever moved it was killed, or is slow; nobody else takes it over then. It stays what it
         was: he may still take his second step, and then it is the session.
         """
-        before = None
+        before: Any = None
         for _ in range(PATIENCE):
             found = yield from self._look(TO, key)
             if found is None or found.mark is None:
