@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::error::CliError;
-use super::objects::{Dropped, Objects};
+use super::objects::{Dropped, Kinds, Objects};
 use super::rejects::Rejects;
 use crate::codec::SessionData;
 use crate::session::{
@@ -123,6 +123,8 @@ struct Carried {
     /// Where the source has it.
     came_from: Place,
     opened: Opened,
+    /// What was in entries that are left out.
+    dropped: Kinds,
 }
 
 impl Copier {
@@ -165,12 +167,14 @@ impl Copier {
                 add(&self.copied.passed_over, 1);
                 continue;
             }
-            let settled = self.settle(&mut opened.data, &self.dropped);
-            match settled.and_then(|()| self.sealed(&session, &opened, coding)) {
-                Ok(value) => {
+            let settled = self
+                .settle(&mut opened.data)
+                .and_then(|dropped| Ok((dropped, self.sealed(&session, &opened, coding)?)));
+            match settled {
+                Ok((dropped, value)) => {
                     let came_from = session.place;
                     let stored = StoredSession { value, place: Place::Key, ..session };
-                    carried.push(Carried { stored, came_from, opened });
+                    carried.push(Carried { stored, came_from, opened, dropped });
                 }
                 Err(error) => self.rejects.add(&session, &error)?,
             }
@@ -183,15 +187,11 @@ impl Copier {
     }
 
     /// Does about objects what was asked for, if the target has only JSON.
-    pub(super) fn settle(
-        &self,
-        data: &mut SessionData,
-        dropped: &Dropped,
-    ) -> Result<(), OpenError> {
+    pub(super) fn settle(&self, data: &mut SessionData) -> Result<Kinds, OpenError> {
         if self.target.coding().is_json() {
-            self.objects.settle(data, dropped)?;
+            return Ok(self.objects.settle(data)?);
         }
-        Ok(())
+        Ok(Kinds::new())
     }
 
     /// The value for the target; the same one if it is what the target would write.
@@ -214,10 +214,11 @@ impl Copier {
         let found = self.target.bulk_get(&keys).await?;
         for (carried, found) in carried.iter().zip(found) {
             match found {
-                None => add(&self.copied.created, 1),
-                Some(found) => {
-                    self.count(&self.decision(carried, &found));
+                None => {
+                    add(&self.copied.created, 1);
+                    self.dropped.add(&carried.dropped);
                 }
+                Some(found) => self.count(carried, &self.decision(carried, &found)),
             }
         }
         Ok(())
@@ -238,7 +239,10 @@ impl Copier {
                 Ok(taken) => {
                     let taken: HashSet<usize> = taken.into_iter().collect();
                     let added = part.iter().enumerate().filter(|(index, _)| !taken.contains(index));
-                    created.extend(added.map(|(_, carried)| carried));
+                    for (_, carried) in added {
+                        self.dropped.add(&carried.dropped);
+                        created.push(carried);
+                    }
                     add(&self.copied.created, part.len() - taken.len());
                     let met: Vec<&Carried> = taken.iter().map(|&index| &part[index]).collect();
                     self.meet(&met).await?;
@@ -276,7 +280,7 @@ impl Copier {
                 add(&self.copied.kept, 1);
                 continue;
             }
-            self.count(&decision);
+            self.count(carried, &decision);
         }
         Ok(())
     }
@@ -292,7 +296,10 @@ impl Copier {
         )
     }
 
-    fn count(&self, decision: &Decision) {
+    fn count(&self, carried: &Carried, decision: &Decision) {
+        if matches!(decision, Decision::Write(..)) {
+            self.dropped.add(&carried.dropped);
+        }
         let counter = match decision {
             Decision::Same => &self.copied.same,
             Decision::Keep => &self.copied.kept,

@@ -278,9 +278,7 @@ async fn compare(
     for (session, found) in sessions.iter().zip(found) {
         // What cannot be read has been reported.
         let Ok(mut opened) = source.open(session) else { continue };
-        if !copier.choice.takes(&opened.data)
-            || copier.settle(&mut opened.data, &Dropped::default()).is_err()
-        {
+        if !copier.choice.takes(&opened.data) || copier.settle(&mut opened.data).is_err() {
             continue;
         }
         let end = |date: crate::session::DateTime| date.to_timestamp(&settings.time_zone);

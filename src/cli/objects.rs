@@ -93,13 +93,12 @@ impl Objects {
     }
 
     /// Prepares a session for JSON; what is still in the way afterwards is the error of writing it.
-    pub(super) fn settle(
-        &self,
-        data: &mut SessionData,
-        dropped: &Dropped,
-    ) -> Result<(), EncodeError> {
+    ///
+    /// Returns what was in the entries that are left out.
+    pub(super) fn settle(&self, data: &mut SessionData) -> Result<Kinds, EncodeError> {
+        let mut dropped = Kinds::new();
         if self.rules.is_empty() || !data.is_python() {
-            return Ok(());
+            return Ok(dropped);
         }
         let mut json = Vec::new();
         let mut without = Vec::new();
@@ -109,11 +108,8 @@ impl Objects {
             let mut forms = found.iter().map(|(of, _)| self.form(*of));
             if forms.clone().any(|form| form == Form::Drop) {
                 without.push(name.to_owned());
-                for (of, kind) in &found {
-                    if self.form(*of) == Form::Drop {
-                        dropped.add(kind);
-                    }
-                }
+                let left_out = found.iter().filter(|(of, _)| self.form(*of) == Form::Drop);
+                dropped.extend(left_out.map(|(_, kind)| *kind));
             } else if !found.is_empty() && forms.all(|form| form == Form::Json) {
                 let text = value.to_json().map_err(|_| EncodeError::Unrepresentable {
                     kind: "a value that contains itself, or a key of this type",
@@ -127,7 +123,7 @@ impl Objects {
         for name in without {
             data.remove(&name);
         }
-        Ok(())
+        Ok(dropped)
     }
 }
 
@@ -198,13 +194,22 @@ fn types(value: Value<'_>) -> Vec<(Type, &'static str)> {
     found.into_iter().collect()
 }
 
+/// Words for what was in entries that are left out.
+pub(super) type Kinds = Vec<&'static str>;
+
 /// How many entries were left out, by what they held.
 #[derive(Default)]
 pub(super) struct Dropped(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Dropped {
-    fn add(&self, kind: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    pub(super) fn add(&self, kinds: &[&'static str]) {
+        if kinds.is_empty() {
+            return;
+        }
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in kinds {
+            *entries.entry(kind).or_default() += 1;
+        }
     }
 
     pub(super) fn entries(&self) -> BTreeMap<&'static str, u64> {

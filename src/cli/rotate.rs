@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::error::CliError;
-use super::objects::{Dropped, Objects};
+use super::objects::{Dropped, Kinds, Objects};
 use super::output::{Output, Table, grouped};
 use super::progress::Progress;
 use super::rejects::Rejects;
@@ -236,6 +236,8 @@ struct Task {
     signed: bool,
     rehashed: bool,
     converted: bool,
+    /// What was in entries that are left out.
+    dropped: Kinds,
 }
 
 /// What its hash is.
@@ -306,6 +308,7 @@ impl Rotation {
                 add(&self.counts.signed, usize::from(task.signed));
                 add(&self.counts.rehashed, usize::from(task.rehashed));
                 add(&self.counts.converted, usize::from(task.converted));
+                self.dropped.add(&task.dropped);
             }
         };
         if tasks.is_empty() {
@@ -346,8 +349,13 @@ impl Rotation {
         if !(rehash || is_old || is_other) {
             return Ok(None);
         }
-        let mut task =
-            Task { value: Vec::new(), signed: is_old, rehashed: rehash, converted: is_other };
+        let mut task = Task {
+            value: Vec::new(),
+            signed: is_old,
+            rehashed: rehash,
+            converted: is_other,
+            dropped: Kinds::new(),
+        };
         if !rehash
             && !is_other
             && let Ok(text) = std::str::from_utf8(&session.value)
@@ -378,7 +386,7 @@ impl Rotation {
                 if let Some(objects) = &self.convert
                     && coding.is_json()
                 {
-                    objects.settle(&mut data, &self.dropped)?;
+                    task.dropped = objects.settle(&mut data)?;
                 }
                 coding.seal(&data, signed_at)?
             }

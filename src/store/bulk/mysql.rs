@@ -10,7 +10,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Connection as _, MySql, MySqlPool, QueryBuilder, Row as _};
 
 use super::part;
-use super::sql::{conditions, failed, which};
+use super::sql::{conditions, failed, of_keys, stored_session, which};
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
 };
@@ -57,14 +57,9 @@ impl MySqlBulk {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        let select = format!("SELECT {COLUMNS} FROM {} WHERE session_key IN (", self.table);
-        let mut query = QueryBuilder::<MySql>::new(select);
-        let mut list = query.separated(", ");
-        for key in keys {
-            list.push_bind(*key);
-        }
-        query.push(")").push(lock);
-        let rows = query.build().fetch_all(connection).await.map_err(failed)?;
+        let select = format!("SELECT {COLUMNS} FROM {}", self.table);
+        let mut query = of_keys::<MySql>(&select, keys.iter().copied());
+        let rows = query.push(lock).build().fetch_all(connection).await.map_err(failed)?;
         let stored = rows.iter().map(|row| read(row, &self.zone));
         stored.map(|it| it.map(|it| (it.session_key.clone(), it))).collect()
     }
@@ -102,13 +97,7 @@ fn read(row: &MySqlRow, zone: &Zone) -> Result<StoredSession, StoreError> {
     let key: &[u8] = row.try_get_unchecked(0).map_err(failed)?;
     let value: &[u8] = row.try_get_unchecked(1).map_err(failed)?;
     let date: &str = row.try_get_unchecked(2).map_err(failed)?;
-    let expire_date = decode_text(zone, date);
-    Ok(StoredSession {
-        session_key: String::from_utf8_lossy(key).into_owned(),
-        value: value.to_vec(),
-        expire_date: expire_date.ok_or_else(|| SqlError::unreadable("expire_date"))?,
-        place: Place::Key,
-    })
+    stored_session(zone, key, value, date, Place::Key)
 }
 
 #[async_trait]
@@ -220,9 +209,9 @@ impl BulkStore for MySqlBulk {
         if sessions.is_empty() {
             return Ok(0);
         }
-        let delete = format!("DELETE FROM {} WHERE ", self.table);
-        let mut query = QueryBuilder::<MySql>::new(delete);
-        if unchanged {
+        let delete = format!("DELETE FROM {}", self.table);
+        let mut query = if unchanged {
+            let mut query = QueryBuilder::new(delete + " WHERE ");
             let mut list = query.separated(" OR ");
             for session in sessions {
                 let text = String::from_utf8_lossy(&session.value).into_owned();
@@ -230,14 +219,10 @@ impl BulkStore for MySqlBulk {
                 list.push_unseparated(" AND CAST(session_data AS BINARY) = CAST(");
                 list.push_bind_unseparated(text).push_unseparated(" AS BINARY))");
             }
+            query
         } else {
-            query.push("session_key IN (");
-            let mut list = query.separated(", ");
-            for session in sessions {
-                list.push_bind(&session.session_key);
-            }
-            query.push(")");
-        }
+            of_keys::<MySql>(&delete, sessions.iter().map(|it| it.session_key.as_str()))
+        };
         let done = query.build().persistent(false).execute(&self.pool).await;
         Ok(done.map_err(failed)?.rows_affected())
     }
@@ -253,13 +238,8 @@ impl BulkStore for MySqlBulk {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let select = format!("SELECT session_key FROM {} WHERE session_key IN (", self.table);
-        let mut query = QueryBuilder::<MySql>::new(select);
-        let mut list = query.separated(", ");
-        for key in &keys {
-            list.push_bind(*key);
-        }
-        query.push(")");
+        let select = format!("SELECT session_key FROM {}", self.table);
+        let mut query = of_keys::<MySql>(&select, keys.iter().copied());
         let found = query.build().fetch_all(&self.pool).await.map_err(failed)?;
         let found = found.iter().map(|row| row.try_get_unchecked(0).map_err(failed));
         Ok(which(&keys, found.collect::<Result<_, _>>()?))

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::{Filter, StoredSession};
+use sqlx::{Database, Encode, QueryBuilder, Type};
+
+use super::{Filter, Place, StoredSession};
 use crate::session::StoreError;
-use crate::store::sql::{Dialect, SqlError, Zone};
+use crate::store::sql::{Dialect, SqlError, Zone, decode_text};
 
 /// The conditions of a filter and their parameters, each after `AND` as literals that the dialect quotes.
 pub(super) fn conditions(
@@ -40,6 +42,41 @@ pub(super) fn conditions(
 
 pub(super) fn failed(error: sqlx::Error) -> StoreError {
     SqlError::from(error).into()
+}
+
+/// A row, whose expire date is text.
+pub(super) fn stored_session(
+    zone: &Zone,
+    key: &[u8],
+    value: &[u8],
+    expire_date: &str,
+    place: Place,
+) -> Result<StoredSession, StoreError> {
+    let expire_date = decode_text(zone, expire_date);
+    Ok(StoredSession {
+        session_key: String::from_utf8_lossy(key).into_owned(),
+        value: value.to_vec(),
+        expire_date: expire_date.ok_or_else(|| SqlError::unreadable("expire_date"))?,
+        place,
+    })
+}
+
+/// A statement, and after it `WHERE` with these keys.
+pub(super) fn of_keys<'k, D>(
+    statement: &str,
+    keys: impl IntoIterator<Item = &'k str>,
+) -> QueryBuilder<D>
+where
+    D: Database,
+    &'k str: Encode<'k, D> + Type<D>,
+{
+    let mut query = QueryBuilder::new(format!("{statement} WHERE session_key IN ("));
+    let mut list = query.separated(", ");
+    for key in keys {
+        list.push_bind(key);
+    }
+    query.push(")");
+    query
 }
 
 /// The places in a list of those sessions whose keys are not in a set.

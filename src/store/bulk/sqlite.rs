@@ -8,13 +8,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqlitePool};
 use tokio::sync::Mutex;
 
-use super::sql::{conditions, failed, not_in, which};
+use super::sql::{conditions, failed, not_in, of_keys, stored_session, which};
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
 };
 use crate::codec::SessionCodec;
 use crate::session::{DateTime, SessionStore, StoreError};
-use crate::store::sql::{Dialect, SqlError, Zone, decode_text};
+use crate::store::sql::{Dialect, SqlError, Zone};
 
 /// How many row numbers a part has.
 const ROWIDS: i64 = 20_000;
@@ -56,13 +56,7 @@ fn read(row: &SqliteRow, zone: &Zone) -> Result<StoredSession, StoreError> {
     let key: &[u8] = row.try_get_unchecked(1).map_err(failed)?;
     let value: &[u8] = row.try_get_unchecked(2).map_err(failed)?;
     let date: &str = row.try_get_unchecked(3).map_err(failed)?;
-    let expire_date = decode_text(zone, date);
-    Ok(StoredSession {
-        session_key: String::from_utf8_lossy(key).into_owned(),
-        value: value.to_vec(),
-        expire_date: expire_date.ok_or_else(|| SqlError::unreadable("expire_date"))?,
-        place: Place::Sqlite(rowid),
-    })
+    stored_session(zone, key, value, date, Place::Sqlite(rowid))
 }
 
 fn text(value: &[u8]) -> Result<&str, StoreError> {
@@ -177,36 +171,28 @@ impl BulkStore for SqliteBulk {
         if sessions.is_empty() {
             return Ok(0);
         }
-        let mut query = QueryBuilder::<Sqlite>::new(format!("DELETE FROM {} WHERE ", self.table));
-        if unchanged {
+        let delete = format!("DELETE FROM {}", self.table);
+        let mut query = if unchanged {
+            let mut query = QueryBuilder::new(delete + " WHERE (session_key, session_data) IN (");
             let mut rows = Vec::with_capacity(sessions.len());
             for session in sessions {
                 rows.push((session.session_key.as_str(), text(&session.value)?));
             }
-            query.push("(session_key, session_data) IN (");
             query.push_values(rows, |mut row, (key, text)| {
                 row.push_bind(key).push_bind(text);
             });
+            query.push(")");
+            query
         } else {
-            query.push("session_key IN (");
-            let mut list = query.separated(", ");
-            for session in sessions {
-                list.push_bind(session.session_key.as_str());
-            }
-        }
-        query.push(")");
+            of_keys::<Sqlite>(&delete, sessions.iter().map(|it| it.session_key.as_str()))
+        };
         let _turn = self.writer.lock().await;
         Ok(query.build().execute(&self.pool).await.map_err(failed)?.rows_affected())
     }
 
     async fn bulk_get(&self, keys: &[&str]) -> Result<Vec<Option<StoredSession>>, StoreError> {
-        let select = format!("SELECT {COLUMNS} FROM {} WHERE session_key IN (", self.table);
-        let mut query = QueryBuilder::<Sqlite>::new(select);
-        let mut list = query.separated(", ");
-        for key in keys {
-            list.push_bind(*key);
-        }
-        query.push(")");
+        let select = format!("SELECT {COLUMNS} FROM {}", self.table);
+        let mut query = of_keys::<Sqlite>(&select, keys.iter().copied());
         let mut found = HashMap::with_capacity(keys.len());
         for row in query.build().fetch_all(&self.pool).await.map_err(failed)? {
             let stored = read(&row, &self.zone)?;
@@ -220,13 +206,8 @@ impl BulkStore for SqliteBulk {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let select = format!("SELECT session_key FROM {} WHERE session_key IN (", self.table);
-        let mut query = QueryBuilder::<Sqlite>::new(select);
-        let mut list = query.separated(", ");
-        for key in &keys {
-            list.push_bind(*key);
-        }
-        query.push(")");
+        let select = format!("SELECT session_key FROM {}", self.table);
+        let mut query = of_keys::<Sqlite>(&select, keys.iter().copied());
         let found = query.build().fetch_all(&self.pool).await.map_err(failed)?;
         let found = found.iter().map(|row| row.try_get_unchecked(0).map_err(failed));
         Ok(which(&keys, found.collect::<Result<_, _>>()?))
