@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::{DateTime, SessionStore};
-use crate::store::bulk::{self, BulkStore, Filter, StoredSession};
+use crate::store::bulk::{self, BulkStore, Coding, Filter, StoredSession};
 
 /// How long to wait for a replica that is behind before it is asked again.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -65,7 +65,12 @@ impl Arguments {
             let stop = Stop::listen();
             let mut ended = self.expired(&store, now, &stop, &mut deleted).await?;
             if self.empty && ended == Ended::Complete {
-                ended = self.empty(&store, now, &stop, &mut deleted).await?;
+                let live = Filter { expires_from: Some(now), ..Filter::default() };
+                let is_empty = |coding: &Coding, session: &StoredSession| {
+                    coding.open(session).is_ok_and(|opened| opened.data.is_empty())
+                };
+                (ended, deleted.empty) =
+                    self.walk(&store, "clear-expired --empty", live, &stop, is_empty).await?;
             }
             store.close().await;
             ended
@@ -93,6 +98,17 @@ impl Arguments {
         stop: &Stop,
         deleted: &mut Deleted,
     ) -> Result<Ended, CliError> {
+        if !store.has_expiry_index() {
+            let filter = Filter { expires_before: Some(now), ..Filter::default() };
+            let (ended, count) =
+                self.walk(store, "clear-expired", filter, stop, |_, _| true).await?;
+            deleted.expired = count;
+            if ended == Ended::Complete && !self.dry_run {
+                // What a walk does not show, such as temporary files.
+                deleted.expired += store.sessions().clear_expired(now).await?;
+            }
+            return Ok(ended);
+        }
         let expected = store.count_expired(now).await?;
         if self.dry_run {
             deleted.expired = expected.unwrap_or_default();
@@ -137,45 +153,44 @@ impl Arguments {
         Ok(())
     }
 
-    async fn empty(
+    /// Deletes those that are meant, each if it still is what was read; only counts them in a dry run.
+    async fn walk(
         &self,
         store: &Arc<dyn BulkStore>,
-        now: DateTime,
+        name: &'static str,
+        filter: Filter,
         stop: &Stop,
-        deleted: &mut Deleted,
-    ) -> Result<Ended, CliError> {
+        is_meant: fn(&Coding, &StoredSession) -> bool,
+    ) -> Result<(Ended, u64), CliError> {
         let walk = Walk {
             store: Arc::clone(store),
-            filter: Filter { expires_from: Some(now), ..Filter::default() },
+            filter,
             arguments: self.work.clone(),
             stop: stop.clone(),
             checkpoint: None,
         };
         let expected = store.estimate().await?.sessions;
-        let progress = Progress::new("clear-expired --empty", expected, self.work.quiet());
+        let progress = Progress::new(name, expected, self.work.quiet());
         let count = Arc::new(AtomicU64::new(0));
         let (store, sum, dry_run) = (Arc::clone(store), Arc::clone(&count), self.dry_run);
         let ended = walk
             .run(&progress, move |sessions: Vec<StoredSession>| {
                 let (store, sum) = (Arc::clone(&store), Arc::clone(&sum));
                 async move {
-                    let is_empty = |it: &&StoredSession| {
-                        store.coding().open(it).is_ok_and(|opened| opened.data.is_empty())
-                    };
-                    let empty: Vec<_> = sessions.iter().filter(is_empty).collect();
-                    // Unless somebody has put something into it since.
+                    let coding = store.coding();
+                    let meant: Vec<_> =
+                        sessions.iter().filter(|session| is_meant(coding, session)).collect();
                     let gone = if dry_run {
-                        empty.len() as u64
+                        meant.len() as u64
                     } else {
-                        again(|| store.bulk_delete(&empty, true)).await?
+                        again(|| store.bulk_delete(&meant, true)).await?
                     };
                     sum.fetch_add(gone, Ordering::Relaxed);
                     Ok(())
                 }
             })
             .await?;
-        deleted.empty = count.load(Ordering::Relaxed);
-        Ok(ended)
+        Ok((ended, count.load(Ordering::Relaxed)))
     }
 
     fn summary(&self, deleted: &Deleted, ended: Ended, seconds: u64) -> String {

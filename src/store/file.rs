@@ -92,8 +92,9 @@ const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 #[derive(Clone)]
 pub struct FileStore(Arc<Inner>);
 
+/// The store itself, whose calls block.
 #[derive(Clone)]
-struct Inner {
+pub(super) struct Inner {
     directory: Directory,
     codec: SessionCodec,
     cookie_name: Box<str>,
@@ -215,6 +216,12 @@ impl FileStore {
         self.with(|inner| inner.directory = inner.directory.clone().with_sync(sync))
     }
 
+    /// Sets what signs the files, and what is read.
+    #[cfg(feature = "cli")]
+    pub(super) fn with_codec(self, codec: SessionCodec) -> Self {
+        self.with(|inner| inner.codec = codec)
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         self.0.directory.path()
@@ -226,7 +233,7 @@ impl FileStore {
     }
 
     /// Runs blocking calls where they block nobody.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -261,10 +268,9 @@ enum Life {
 
 impl Inner {
     /// The name of the file of a key, if it can have one.
-    fn name(&self, session_key: &SessionKey) -> Option<String> {
-        let key = session_key.as_str();
-        let name = || format!("{}{key}", self.cookie_name);
-        is_legal(key).then(name).filter(|name| Directory::can_hold(name))
+    fn name(&self, session_key: &str) -> Option<String> {
+        let name = || format!("{}{session_key}", self.cookie_name);
+        is_legal(session_key).then(name).filter(|name| Directory::can_hold(name))
     }
 
     fn encode(&self, record: &SessionRecord) -> Result<Vec<u8>, StoreError> {
@@ -340,7 +346,7 @@ impl Inner {
     }
 
     fn create(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
-        let name = self.name(&record.session_key).ok_or(FileError::Name)?;
+        let name = self.name(record.session_key.as_str()).ok_or(FileError::Name)?;
         let content = self.encode(record)?;
         let modified = self.modification(&self.life(&record.data), record.expire_date)?;
         if self.directory.create(&name, &content, modified)? {
@@ -355,7 +361,7 @@ impl Inner {
         session_key: SessionKey,
         now: DateTime,
     ) -> Result<Option<SessionRecord>, StoreError> {
-        let Some(name) = self.name(&session_key) else { return Ok(None) };
+        let Some(name) = self.name(session_key.as_str()) else { return Ok(None) };
         let Some(Found { content, modified, .. }) = self.directory.read(&name)? else {
             return Ok(None);
         };
@@ -379,7 +385,7 @@ impl Inner {
     fn save(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
         let gone =
             || if record.revision.is_some() { StoreError::Conflict } else { StoreError::Update };
-        let name = self.name(&record.session_key).ok_or_else(gone)?;
+        let name = self.name(record.session_key.as_str()).ok_or_else(gone)?;
         let content = self.encode(record)?;
         let modified = self.modification(&self.life(&record.data), record.expire_date)?;
         let locked = self.directory.lock(&name)?.ok_or_else(gone)?;
@@ -396,7 +402,7 @@ impl Inner {
     /// Without a lock: the content of a file never changes, and if another file has taken its place
     /// meanwhile, it is touched too.
     fn touch(&self, record: &SessionRecord) -> Result<Saved, StoreError> {
-        let name = self.name(&record.session_key).ok_or(StoreError::Update)?;
+        let name = self.name(record.session_key.as_str()).ok_or(StoreError::Update)?;
         loop {
             let found = self.directory.read(&name)?.ok_or(StoreError::Update)?;
             let life = match self.decode(&found.content) {
@@ -416,7 +422,7 @@ impl Inner {
     }
 
     fn delete(&self, session_key: &SessionKey) -> Result<(), StoreError> {
-        if let Some(name) = self.name(session_key)
+        if let Some(name) = self.name(session_key.as_str())
             && let Some(locked) = self.directory.lock(&name)?
         {
             locked.remove()?;
@@ -429,7 +435,7 @@ impl Inner {
         session_key: &SessionKey,
         revision: &Revision,
     ) -> Result<(), StoreError> {
-        let name = self.name(session_key).ok_or(StoreError::Conflict)?;
+        let name = self.name(session_key.as_str()).ok_or(StoreError::Conflict)?;
         match self.directory.lock(&name)? {
             Some(locked) if is_revision(&locked, Some(revision)) => Ok(locked.remove()?),
             _ => Err(StoreError::Conflict),
@@ -475,15 +481,144 @@ impl Inner {
     }
 
     fn is_expired(&self, content: &[u8], modified: Timestamp, now: DateTime) -> bool {
-        let life = match self.decode(content) {
-            Ok(data) => self.life(&data),
+        let end = self.life_of(content).and_then(|life| self.expire_date(&life, modified));
+        end.is_some_and(|date| self.is_after(now, date))
+    }
+
+    /// Until when what is in a file lives; none where only the site may be able to tell.
+    fn life_of(&self, content: &[u8]) -> Option<Life> {
+        match self.decode(content) {
+            Ok(data) => Some(self.life(&data)),
             Err(error) if error.is_corrupt() => {
-                Life::For(SignedDuration::from_secs(self.cookie_age))
+                Some(Life::For(SignedDuration::from_secs(self.cookie_age)))
             }
-            // The site may read it, and knows when it expires.
-            Err(_) => return false,
+            Err(_) => None,
+        }
+    }
+}
+
+/// A session as it lies in its file.
+#[cfg(feature = "cli")]
+pub(super) struct FileSession {
+    pub(super) session_key: String,
+    pub(super) content: Vec<u8>,
+    pub(super) expire_date: DateTime,
+}
+
+/// What commands do to many, whose content stays as it is.
+#[cfg(feature = "cli")]
+impl Inner {
+    /// Takes each session in the directory, until that answers that it was enough. Empty files are passed
+    /// over: Django makes one before it writes a session.
+    pub(super) fn each(&self, mut take: impl FnMut(FileSession) -> bool) -> Result<(), StoreError> {
+        for name in self.directory.names()? {
+            let name = name?;
+            let session_key = name.strip_prefix(&*self.cookie_name).filter(|key| is_legal(key));
+            let Some(session_key) = session_key else { continue };
+            let found = match self.find(session_key) {
+                Ok(found) => found.filter(|found| !found.content.is_empty()),
+                // It is there, and no session that anybody could read.
+                Err(FileError::TooLarge { .. }) => Some(self.unread(session_key, Vec::new())),
+                Err(FileError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    Some(self.unread(session_key, Vec::new()))
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(found) = found
+                && !take(found)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn find(&self, session_key: &str) -> Result<Option<FileSession>, FileError> {
+        let Some(name) = self.name(session_key) else { return Ok(None) };
+        let Some(Found { content, modified, .. }) = self.directory.read(&name)? else {
+            return Ok(None);
         };
-        self.expire_date(&life, modified).is_some_and(|date| self.is_after(now, date))
+        Ok(Some(self.expiring(session_key, content, modified)))
+    }
+
+    fn expiring(&self, session_key: &str, content: Vec<u8>, modified: Timestamp) -> FileSession {
+        let end = self.life_of(&content).and_then(|life| self.expire_date(&life, modified));
+        let found = self.unread(session_key, content);
+        FileSession { expire_date: end.unwrap_or(found.expire_date), ..found }
+    }
+
+    /// One of which nobody knows when it expires.
+    fn unread(&self, session_key: &str, content: Vec<u8>) -> FileSession {
+        let expire_date = DateTime::now(Timestamp::MAX, self.use_tz, &self.time_zone);
+        FileSession { session_key: session_key.to_owned(), content, expire_date }
+    }
+
+    /// Whether there can be a file for this key.
+    pub(super) fn can_hold(&self, session_key: &str) -> bool {
+        self.name(session_key).is_some()
+    }
+
+    /// The time of modification for a file of this content.
+    pub(super) fn modification_of(
+        &self,
+        content: &[u8],
+        expire_date: DateTime,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.life_of(content).map_or(Ok(None), |life| self.modification(&life, expire_date))
+    }
+
+    /// Adds a file; false if the key is taken.
+    pub(super) fn add(
+        &self,
+        session_key: &str,
+        content: &[u8],
+        modified: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let name = self.name(session_key).ok_or(FileError::Name)?;
+        Ok(self.directory.create(&name, content, modified)?)
+    }
+
+    /// Replaces the content, if it still is what was read; tells whether it was.
+    pub(super) fn replace(
+        &self,
+        session_key: &str,
+        before: &[u8],
+        content: &[u8],
+        modified: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let Some(name) = self.name(session_key) else { return Ok(false) };
+        match self.directory.lock(&name)? {
+            Some(locked) if locked.content() == before => {
+                Ok(locked.replace(content, modified, false)? == Replaced::Done)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes a file, if anything is given only one with this content that expires then; tells whether
+    /// it was there.
+    pub(super) fn remove(
+        &self,
+        session_key: &str,
+        before: Option<(&[u8], DateTime)>,
+    ) -> Result<bool, StoreError> {
+        let Some(name) = self.name(session_key) else { return Ok(false) };
+        let Some(locked) = self.directory.lock(&name)? else { return Ok(false) };
+        if let Some((content, expire_date)) = before {
+            let modified = locked.modified()?;
+            let now = self.expiring(session_key, locked.content().to_vec(), modified);
+            if now.content != content || now.expire_date != expire_date {
+                return Ok(false);
+            }
+        }
+        locked.remove()?;
+        Ok(true)
+    }
+
+    pub(super) fn is_there(&self, session_key: &str) -> Result<bool, StoreError> {
+        self.name(session_key).map_or(Ok(false), |name| Ok(self.directory.exists(&name)?))
     }
 }
 
@@ -500,7 +635,7 @@ fn is_revision(locked: &Locked<'_>, revision: Option<&Revision>) -> bool {
 #[async_trait]
 impl SessionStore for FileStore {
     async fn exists(&self, session_key: &SessionKey) -> Result<bool, StoreError> {
-        let Some(name) = self.0.name(session_key) else { return Ok(false) };
+        let Some(name) = self.0.name(session_key.as_str()) else { return Ok(false) };
         self.run(move |inner| Ok(inner.directory.exists(&name)?)).await
     }
 

@@ -133,6 +133,21 @@ def pytest_sessionfinish():
     tally.write()
 
 
+@pytest.fixture(autouse=True)
+def directory_of_each_test():
+    """Have the file engines, which look it up once in a process, forget their directory."""
+    from django_session_rs.backends.file import SessionStore
+
+    def forget():
+        for store_class in SessionStore.__mro__:
+            if "_storage_path" in vars(store_class):
+                del store_class._storage_path
+
+    forget()
+    yield
+    forget()
+
+
 @contextlib.contextmanager
 def existing_database(alias: str):
     """A database of this run's own on a server; nothing else there is touched."""

@@ -189,14 +189,22 @@ def table(kind: str, directory: Path) -> Iterator[Table]:
 
 
 class Redis:
-    """Keys of this test's own in Redis."""
+    """Keys of this test's own in Redis, one server or a cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, variable: str = "TEST_REDIS_URL") -> None:
         import redis
 
         self.prefix = secrets.token_hex(4)
-        base = os.environ["TEST_REDIS_URL"]
-        self.client = redis.Redis.from_url(base)
+        base = os.environ[variable]
+        self.client: Any
+        if base.startswith("redis+cluster:"):
+            parts = urlsplit(base)
+            host, _, port = parts.netloc.rpartition("@")[2].split(",")[0].partition(":")
+            self.client = redis.RedisCluster(
+                host=host, port=int(port), username=parts.username, password=parts.password
+            )
+        else:
+            self.client = redis.Redis.from_url(base)
         self.url = f"{base}{'&' if '?' in base else '?'}prefix={self.prefix}"
 
     def contents(self) -> Contents:
@@ -212,6 +220,32 @@ class Redis:
     def clear(self) -> None:
         for key in self.client.scan_iter(match=f"{self.prefix}:*", count=1000):
             self.client.delete(key)
+
+
+class Files:
+    """Session files in a directory of this test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+        self.url = f"file://{directory}"
+
+    def texts(self) -> dict[str, str]:
+        """What is in the files, by session key."""
+        files = self.directory.glob("sessionid*")
+        return {file.name.removeprefix("sessionid"): file.read_text() for file in files}
+
+    def contents(self, codec: SessionCodec = CODEC) -> Contents:
+        found: Contents = {}
+        for key, text in self.texts().items():
+            data = codec.decode(text)
+            age = data.get("_session_expiry", 14 * 24 * 60 * 60)
+            if isinstance(age, str):
+                found[key] = (data, _instant(age))
+                continue
+            modified = (self.directory / f"sessionid{key}").stat().st_mtime
+            found[key] = (data, datetime.fromtimestamp(modified + age, UTC))
+        return found
 
 
 def assert_same(one: Contents, other: Contents) -> None:

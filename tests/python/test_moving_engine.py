@@ -70,14 +70,6 @@ def between(one, other, write=None):
     return SessionStore
 
 
-@pytest.fixture(autouse=True)
-def directory_of_each_test():
-    # It is looked up once in a process, by ours or by Django's, whose class it extends.
-    for store_class in file.SessionStore.__mro__:
-        if "_storage_path" in vars(store_class):
-            del store_class._storage_path
-
-
 @contextlib.contextmanager
 def two_caches(**more):
     settings = {

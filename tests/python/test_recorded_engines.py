@@ -63,25 +63,14 @@ class Clocked:
         return {key.removeprefix(prefix) for key in cache._cache}
 
 
-def forget_directory():
-    """The engine keeps the directory that it has found, as Django's, whose class it extends."""
-    from django_session_rs.backends.file import SessionStore
-
-    for cls in SessionStore.__mro__:
-        if "_storage_path" in vars(cls):
-            del cls._storage_path
-
-
 @pytest.fixture
 def place(sqlite_database, tmp_path):
-    forget_directory()
     options = {
         "CACHES": {"default": cache_settings("locmem")},
         "SESSION_FILE_PATH": str(tmp_path),
     }
     with override_settings(**options):
         yield lambda backend: Clocked(backend, Path(tmp_path))
-    forget_directory()
 
 
 def every(family):

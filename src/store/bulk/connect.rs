@@ -2,6 +2,8 @@
 
 use super::BulkStore;
 use super::cached_db::CachedBulk;
+#[cfg(unix)]
+use super::file::FileBulk;
 use super::mysql::MySqlBulk;
 use super::postgres::PostgresBulk;
 use super::redis::RedisBulk;
@@ -15,7 +17,9 @@ use crate::store::url::StoreUrl;
 
 /// Whether the sessions at such an address can be listed.
 pub(crate) fn is_listed(url: &StoreUrl) -> bool {
-    url.is_sql() && url.text("cache_table").is_none() || url.scheme().starts_with("redis")
+    url.is_sql() && url.text("cache_table").is_none()
+        || url.scheme().starts_with("redis")
+        || cfg!(unix) && url.scheme() == "file"
 }
 
 /// Connects to the store at an address, as [`crate::store::connect`] does.
@@ -54,6 +58,12 @@ pub(crate) async fn connect(
                 Ok(Box::new(CachedBulk::new(bulk, cache, keys)))
             }
         };
+    }
+    #[cfg(unix)]
+    if url.scheme() == "file" {
+        let files = crate::store::FileStore::connect_to(url, settings)?;
+        let codec = reading_all(settings.codec()?);
+        return Ok(Box::new(FileBulk::new(files, settings, codec, sessions)));
     }
     Ok(Box::new(RedisBulk::new(redis_parts(url).await?, settings, sessions)))
 }

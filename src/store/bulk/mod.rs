@@ -11,6 +11,8 @@ mod batch;
 mod cached_db;
 mod coding;
 mod connect;
+#[cfg(unix)]
+mod file;
 mod mysql;
 mod part;
 mod postgres;
@@ -22,6 +24,7 @@ mod users;
 use std::fmt;
 
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 
 pub(crate) use self::batch::{Batches, Sink};
 pub(crate) use self::coding::{Coding, OpenError, Opened};
@@ -39,10 +42,22 @@ pub(crate) fn is_of_one_session(error: &StoreError) -> bool {
         StoreError::Backend(source) => match source.downcast_ref::<SqlError>() {
             Some(error) => error.is_of_a_value(),
             // Redis takes whatever there is room for.
-            None => !source.is::<RedisError>(),
+            None => !source.is::<RedisError>() && !is_of_the_file_system(&**source),
         },
         _ => false,
     }
+}
+
+#[cfg(unix)]
+fn is_of_the_file_system(error: &(dyn std::error::Error + 'static)) -> bool {
+    use crate::store::FileError;
+
+    matches!(error.downcast_ref(), Some(FileError::Directory(_) | FileError::Io { .. }))
+}
+
+#[cfg(not(unix))]
+fn is_of_the_file_system(_error: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }
 
 /// A session as it lies in a store; perhaps it is none.
@@ -92,6 +107,16 @@ pub(crate) struct Filter {
     pub(crate) expires_before: Option<DateTime>,
     /// Only those with these keys.
     pub(crate) keys: Option<KeyRange>,
+}
+
+impl Filter {
+    /// For stores that cannot look at it themselves.
+    pub(super) fn takes(&self, session_key: &str, expire_date: DateTime, zone: &TimeZone) -> bool {
+        let end = expire_date.to_timestamp(zone);
+        self.expires_from.is_none_or(|date| end >= date.to_timestamp(zone))
+            && self.expires_before.is_none_or(|date| end < date.to_timestamp(zone))
+            && self.keys.is_none_or(|keys| keys.holds(session_key))
+    }
 }
 
 /// Keys from one beginning on and before another.
@@ -196,6 +221,11 @@ pub(crate) trait BulkStore: fmt::Debug + Send + Sync {
         sessions: u32,
         from: Option<DateTime>,
     ) -> Result<Cleared, StoreError>;
+
+    /// Whether those that have expired are found without reading all.
+    fn has_expiry_index(&self) -> bool {
+        true
+    }
 
     /// How many seconds the replica is behind that is furthest behind, if there are any.
     async fn replica_lag(&self) -> Result<Option<f64>, StoreError> {

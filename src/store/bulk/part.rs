@@ -14,8 +14,9 @@ pub(crate) enum Part {
     Rowids { from: Option<i64>, to: Option<i64> },
     /// Keys from this beginning on and before that one.
     Keys { from: Option<String>, to: Option<String> },
-    /// What a server of Redis has from a cursor on.
-    Cursor { node: usize, cursor: u64 },
+    /// What the server of Redis that has a slot has from a cursor on, which only the server with this
+    /// `run_id` knows.
+    Cursor { slot: u16, cursor: u64, run_id: String },
 }
 
 impl fmt::Display for Part {
@@ -32,7 +33,7 @@ impl fmt::Display for Part {
             Self::Keys { from, to } => {
                 write!(f, "keys {} {}", end(from.as_ref()), end(to.as_ref()))
             }
-            Self::Cursor { node, cursor } => write!(f, "cursor {node} {cursor}"),
+            Self::Cursor { slot, cursor, run_id } => write!(f, "cursor {slot} {cursor} {run_id}"),
         }
     }
 }
@@ -56,9 +57,10 @@ impl FromStr for Part {
             }
             ["rowids", from, to] => Self::Rowids { from: end(from)?, to: end(to)? },
             ["keys", from, to] => Self::Keys { from: end(from)?, to: end(to)? },
-            ["cursor", node, cursor] => Self::Cursor {
-                node: node.parse().map_err(|_| NoPart)?,
+            ["cursor", slot, cursor, run_id] => Self::Cursor {
+                slot: slot.parse().map_err(|_| NoPart)?,
                 cursor: cursor.parse().map_err(|_| NoPart)?,
+                run_id: run_id.to_owned(),
             },
             _ => return Err(NoPart),
         })
@@ -94,11 +96,14 @@ mod tests {
             Part::Blocks { from: 512, to: None },
             Part::Rowids { from: None, to: Some(-5) },
             Part::Keys { from: Some("0a".to_owned()), to: None },
-            Part::Cursor { node: 2, cursor: u64::MAX },
+            Part::Cursor { slot: 2, cursor: u64::MAX, run_id: "0a".to_owned() },
+            Part::Cursor { slot: 0, cursor: 0, run_id: String::new() },
         ] {
             assert_eq!(part.to_string().parse::<Part>().unwrap(), part);
         }
-        for text in ["", "blocks", "blocks x 1", "rowids 1", "keys", "whole 1", "cursor 1 -"] {
+        for text in
+            ["", "blocks", "blocks x 1", "rowids 1", "keys", "whole 1", "cursor 1 -", "cursor 1 2"]
+        {
             assert!(text.parse::<Part>().is_err(), "{text}");
         }
     }

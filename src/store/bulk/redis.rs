@@ -17,6 +17,8 @@ use crate::store::connect::RedisParts;
 
 /// How many keys a server looks at for one answer.
 const KEYS: u32 = 1000;
+/// How often a server is read from the beginning again, because it is another one than before.
+const MAX_RESTARTS: u32 = 8;
 
 #[derive(Clone, Debug)]
 pub(super) struct RedisBulk {
@@ -106,19 +108,19 @@ impl BulkStore for RedisBulk {
     }
 
     async fn estimate(&self) -> Result<Estimate, StoreError> {
-        let answers = self.cache.send_many(vec![(String::new(), redis::cmd("DBSIZE"))]).await?;
-        let sessions = match answers.first() {
-            Some(Value::Int(number)) => u64::try_from(*number).ok(),
-            _ => None,
-        };
-        Ok(Estimate { sessions, bytes: None })
+        let mut sessions = 0;
+        for slot in self.cache.servers().await? {
+            match self.cache.ask(slot, [redis::cmd("DBSIZE")]).await? {
+                [Value::Int(number)] => sessions += u64::try_from(number).unwrap_or_default(),
+                _ => return Ok(Estimate::default()),
+            }
+        }
+        Ok(Estimate { sessions: Some(sessions), bytes: None })
     }
 
     async fn scan(&self, filter: Filter) -> Result<Box<dyn Scan>, StoreError> {
-        if self.cache.is_cluster() {
-            return Err(StoreError::Unsupported { operation: "listing the sessions of a cluster" });
-        }
-        Ok(Box::new(RedisScan { store: self.clone(), filter }))
+        let slots = self.cache.servers().await?;
+        Ok(Box::new(RedisScan { store: self.clone(), filter, slots }))
     }
 
     async fn bulk_create(&self, sessions: &[StoredSession]) -> Result<Vec<usize>, StoreError> {
@@ -212,41 +214,49 @@ impl BulkStore for RedisBulk {
 struct RedisScan {
     store: RedisBulk,
     filter: Filter,
-}
-
-impl RedisScan {
-    fn is_meant(&self, session_key: &str, expire_date: DateTime) -> bool {
-        let compare = |date: DateTime| {
-            let zone = &self.store.time_zone;
-            expire_date.to_timestamp(zone).cmp(&date.to_timestamp(zone))
-        };
-        self.filter.expires_from.is_none_or(|date| compare(date).is_ge())
-            && self.filter.expires_before.is_none_or(|date| compare(date).is_lt())
-            && self.filter.keys.is_none_or(|keys| keys.holds(session_key))
-    }
+    /// One of each server.
+    slots: Vec<u16>,
 }
 
 #[async_trait]
 impl Scan for RedisScan {
     fn parts(&self) -> Vec<Part> {
-        vec![Part::Cursor { node: 0, cursor: 0 }]
+        let start = |&slot| Part::Cursor { slot, cursor: 0, run_id: String::new() };
+        self.slots.iter().map(start).collect()
     }
 
     async fn read(&self, part: &Part, sink: &mut Sink) -> Result<(), StoreError> {
         let other = || StoreError::backend("the server answers with something else");
-        let Part::Cursor { node, mut cursor } = *part else { return Err(other()) };
+        let Part::Cursor { slot, mut cursor, ref run_id } = *part else { return Err(other()) };
+        let (mut run_id, mut restarts) = (run_id.clone(), 0);
+        if run_id.is_empty() {
+            cursor = 0;
+        }
         let prefix = self.store.prefix();
         let pattern = format!("{}*", escaped(&prefix));
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS);
-            let answers = self.store.cache.send_many(vec![(String::new(), command)]).await?;
-            let (next, names) = read_scan(answers).ok_or_else(other)?;
+            let mut info = redis::cmd("INFO");
+            info.arg("server");
+            let [answer, info] = self.store.cache.ask(slot, [command, info]).await?;
+            // Another server, or the same one since it was started again: its cursors are others.
+            let now = read_run_id(&info).unwrap_or_default();
+            if cursor != 0 && now != run_id {
+                restarts += 1;
+                if restarts > MAX_RESTARTS {
+                    return Err(StoreError::backend("the server is another one again and again"));
+                }
+                cursor = 0;
+                continue;
+            }
+            run_id = now;
+            let (next, names) = read_scan(answer).ok_or_else(other)?;
             let found = self.store.get(&names).await?;
             for (name, found) in names.iter().zip(found) {
                 let Some((value, expire_date)) = found else { continue };
                 let session_key = name.strip_prefix(&prefix).unwrap_or(name).to_owned();
-                if !self.is_meant(&session_key, expire_date) {
+                if !self.filter.takes(&session_key, expire_date, &self.store.time_zone) {
                     continue;
                 }
                 // The prefix of one of Django's engines is the beginning of that of another.
@@ -263,7 +273,7 @@ impl Scan for RedisScan {
                 sink.flush(None).await;
                 return Ok(());
             }
-            if !sink.flush(Some(Part::Cursor { node, cursor })).await {
+            if !sink.flush(Some(Part::Cursor { slot, cursor, run_id: run_id.clone() })).await {
                 return Ok(());
             }
         }
@@ -271,8 +281,8 @@ impl Scan for RedisScan {
 }
 
 /// The cursor and the keys. One that is not text is none that a session has.
-fn read_scan(answers: Vec<Value>) -> Option<(u64, Vec<String>)> {
-    let Some(Value::Array(answer)) = answers.into_iter().next() else { return None };
+fn read_scan(answer: Value) -> Option<(u64, Vec<String>)> {
+    let Value::Array(answer) = answer else { return None };
     let [Value::BulkString(cursor), Value::Array(keys)] = &answer[..] else { return None };
     let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
     let keys = keys.iter().filter_map(|key| match key {
@@ -280,6 +290,16 @@ fn read_scan(answers: Vec<Value>) -> Option<(u64, Vec<String>)> {
         _ => None,
     });
     Some((cursor, keys.collect()))
+}
+
+/// What a server calls itself from one start to the next, if it says so.
+fn read_run_id(info: &Value) -> Option<String> {
+    let text = match info {
+        Value::BulkString(text) => std::str::from_utf8(text).ok()?,
+        Value::VerbatimString { text, .. } => text,
+        _ => return None,
+    };
+    text.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned())
 }
 
 /// A text as a pattern that only it matches.

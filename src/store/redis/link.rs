@@ -24,6 +24,22 @@ const STEPS: u32 = 3;
 /// The least time between two attempts to replace the connections to a cluster.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
+/// Whom commands are for, where there are several servers.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// Who has this key.
+    Key(&'a str),
+    /// Who has this slot.
+    #[cfg(feature = "cli")]
+    Slot(u16),
+}
+
+impl<'a> From<&'a str> for To<'a> {
+    fn from(key: &'a str) -> Self {
+        Self::Key(key)
+    }
+}
+
 /// What connections are made of.
 pub(super) enum Source {
     Cluster {
@@ -167,14 +183,15 @@ impl Link {
     /// An error as the first answer is an error, those that follow are among the answers.
     pub(super) async fn send(
         self: &Arc<Self>,
-        key: &str,
+        to: impl Into<To<'_>>,
         commands: &Pipeline,
     ) -> Result<Answers, RedisError> {
+        let to = to.into();
         let mut tries = Tries::default();
         let mut repeated = false;
         loop {
             let mut kept = self.connection().await?;
-            let outcome = self.exchange(&mut kept.way, key, commands).await;
+            let outcome = self.exchange(&mut kept.way, to, commands).await;
             let trouble = outcome.as_ref().err().map_or(Trouble::None, RedisError::trouble);
             if let (Way::Lane(borrowed), Trouble::None) = (&mut kept.way, trouble) {
                 self.state().give_back(borrowed);
@@ -217,7 +234,7 @@ impl Link {
     async fn exchange(
         &self,
         way: &mut Way,
-        key: &str,
+        to: To<'_>,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, RedisError> {
         let sent = async {
@@ -226,7 +243,11 @@ impl Link {
                 // Not reached: it is given back afterwards.
                 Way::Lane(_) => Err((redis::ErrorKind::Client, "the lane is given back").into()),
                 Way::Shared(Connection::Cluster(connection)) => {
-                    let route = Route::with_key(key, SlotAddr::Master);
+                    let route = match to {
+                        To::Key(key) => Route::with_key(key, SlotAddr::Master),
+                        #[cfg(feature = "cli")]
+                        To::Slot(slot) => Route::new(slot, SlotAddr::Master),
+                    };
                     let route = SingleNodeRoutingInfo::SpecificNode(route);
                     connection.route_pipeline(commands.clone(), 0, commands.len(), route).await
                 }

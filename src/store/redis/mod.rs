@@ -11,6 +11,8 @@ mod error;
 mod lane;
 mod link;
 
+#[cfg(feature = "cli")]
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +26,7 @@ use sha1::{Digest as _, Sha1};
 
 pub use self::address::RedisAddress;
 pub use self::error::{RedisConnectError, RedisError};
-use self::link::{Answers, Limits, Link, Source};
+use self::link::{Answers, Limits, Link, Source, To};
 use super::cache::{Cache, CacheEntry, Written};
 use crate::session::{Revision, StoreError};
 
@@ -351,10 +353,36 @@ impl RedisCache {
         }
     }
 
-    /// Whether keys are on several servers.
+    /// The servers that have keys: each by one of its slots, of which there is one where there is one server.
     #[cfg(feature = "cli")]
-    pub(in crate::store) fn is_cluster(&self) -> bool {
-        self.source.is_cluster()
+    pub(in crate::store) async fn servers(&self) -> Result<Vec<u16>, StoreError> {
+        const SLOTS: u32 = 16_384;
+        if !self.source.is_cluster() {
+            return Ok(vec![0]);
+        }
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("SLOTS");
+        let [answer] = self.ask(0, [command]).await?;
+        let ranges = slot_ranges(&answer).ok_or_else(RedisError::unexpected)?;
+        if ranges.iter().map(|range| u32::from(range.last - range.first) + 1).sum::<u32>() != SLOTS
+        {
+            return Err(StoreError::Busy("no server of the cluster has some of the slots".into()));
+        }
+        let mut seen = HashSet::new();
+        let first = ranges.iter().filter(|range| seen.insert(range.master));
+        Ok(first.map(|range| range.first).collect())
+    }
+
+    /// Sends commands in one go to the server that has a slot. The first is not refused; if another one is,
+    /// that is its answer.
+    #[cfg(feature = "cli")]
+    pub(in crate::store) async fn ask<const N: usize>(
+        &self,
+        slot: u16,
+        commands: [Cmd; N],
+    ) -> Result<[Value; N], StoreError> {
+        let answers = self.writes.send(To::Slot(slot), &pipeline(commands)).await?;
+        answers.values.try_into().map_err(|_| RedisError::unexpected().into())
     }
 
     /// Sends commands about many keys in one go, in a cluster some at a time, and returns as many answers.
@@ -368,7 +396,7 @@ impl RedisCache {
         const AT_A_TIME: usize = 64;
         let values: Vec<Value> = if self.source.is_cluster() {
             let sent = commands.into_iter().map(|(key, command)| async move {
-                let answers = self.writes.send(&key, &pipeline([command])).await?;
+                let answers = self.writes.send(key.as_str(), &pipeline([command])).await?;
                 answers.values.into_iter().next().ok_or_else(RedisError::unexpected)
             });
             futures_util::stream::iter(sent).buffered(AT_A_TIME).try_collect().await?
@@ -725,6 +753,31 @@ impl Script {
 }
 
 /// Commands that are sent together, all for one key.
+/// Slots of a cluster that one server has, the last one included.
+#[cfg(feature = "cli")]
+struct SlotRange<'a> {
+    first: u16,
+    last: u16,
+    /// Its identifier.
+    master: &'a [u8],
+}
+
+/// What `CLUSTER SLOTS` says.
+#[cfg(feature = "cli")]
+fn slot_ranges(answer: &Value) -> Option<Vec<SlotRange<'_>>> {
+    fn range(range: &Value) -> Option<SlotRange<'_>> {
+        let Value::Array(parts) = range else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &parts[..] else {
+            return None;
+        };
+        let [_, _, Value::BulkString(master), ..] = &master[..] else { return None };
+        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+        (first <= last).then_some(SlotRange { first, last, master })
+    }
+    let Value::Array(ranges) = answer else { return None };
+    ranges.iter().map(range).collect()
+}
+
 fn pipeline<const N: usize>(commands: [Cmd; N]) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(N + 1);
     for command in commands {
