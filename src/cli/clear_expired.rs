@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::{DateTime, SessionStore};
-use crate::store::bulk::{self, BulkStore, Coding, Filter, StoredSession};
+use crate::store::bulk::{self, BulkStore, CacheTable, Cleared, Coding, Filter, StoredSession};
 
 /// How long to wait for a replica that is behind before it is asked again.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -24,7 +24,8 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 ///
 /// Each step is one short statement, so that no request waits for it, no log grows without bounds, and it
 /// can be stopped at any time; run it again to go on. Sessions that somebody saves at that moment are left
-/// alone. Also for files, which are deleted one by one.
+/// alone. Also for files, which are deleted one by one, and for whatever has expired in the table of a
+/// DatabaseCache.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -74,6 +75,10 @@ impl Arguments {
             }
             store.close().await;
             ended
+        } else if let Some(table) = CacheTable::connect(&url, &settings).await? {
+            let ended = self.entries(&table, now, &mut deleted).await?;
+            table.close().await;
+            ended
         } else {
             if self.dry_run || self.empty {
                 return Err(CliError::NotThere("--dry-run and --empty"));
@@ -98,7 +103,8 @@ impl Arguments {
         stop: &Stop,
         deleted: &mut Deleted,
     ) -> Result<Ended, CliError> {
-        if !store.has_expiry_index() {
+        let expected = store.count_expired(now).await?;
+        if expected.is_none() && (self.dry_run || !store.has_expiry_index()) {
             let filter = Filter { expires_before: Some(now), ..Filter::default() };
             let (ended, count) =
                 self.walk(store, "clear-expired", filter, stop, |_, _| true).await?;
@@ -109,14 +115,50 @@ impl Arguments {
             }
             return Ok(ended);
         }
-        let expected = store.count_expired(now).await?;
         if self.dry_run {
             deleted.expired = expected.unwrap_or_default();
             return Ok(Ended::Complete);
         }
+        let batch = self.batch.get();
+        let clear = async |from| {
+            self.wait_for_replicas(&**store, stop).await?;
+            Ok(again(|| store.clear_expired(now, batch, from)).await?)
+        };
+        self.in_steps(expected, stop, deleted, clear).await
+    }
+
+    /// The same for what has expired in the table of a `DatabaseCache`.
+    async fn entries(
+        &self,
+        table: &CacheTable,
+        now: DateTime,
+        deleted: &mut Deleted,
+    ) -> Result<Ended, CliError> {
+        if self.empty || self.max_lag.is_some() {
+            return Err(CliError::NotThere("--empty and --max-lag"));
+        }
+        let expected = table.count_expired(now).await?;
+        if self.dry_run {
+            deleted.expired = expected;
+            return Ok(Ended::Complete);
+        }
+        let batch = self.batch.get();
+        let clear = async |_| Ok(again(|| table.clear_expired(now, batch)).await?);
+        self.in_steps(Some(expected), &Stop::listen(), deleted, clear).await
+    }
+
+    /// One step after the other, each from where the last one ended.
+    async fn in_steps(
+        &self,
+        expected: Option<u64>,
+        stop: &Stop,
+        deleted: &mut Deleted,
+        clear: impl AsyncFn(Option<DateTime>) -> Result<Cleared, CliError>,
+    ) -> Result<Ended, CliError> {
         let progress = Progress::new("clear-expired", expected, self.work.quiet());
         let counter = progress.counter();
         let pace = self.work.pace();
+        let batch = self.batch.get();
         let mut from = None;
         // Those that others held are looked at once more from the beginning.
         let mut is_again = false;
@@ -124,10 +166,8 @@ impl Arguments {
             if stop.is_set() {
                 return Ok(Ended::Stopped);
             }
-            self.wait_for_replicas(&**store, stop).await?;
-            let batch = self.batch.get();
             pace.turn(batch as usize).await;
-            let cleared = again(|| store.clear_expired(now, batch, from)).await?;
+            let cleared = clear(from).await?;
             deleted.expired += cleared.sessions;
             counter.add(usize::try_from(cleared.sessions).unwrap_or_default(), 0);
             if cleared.sessions < u64::from(batch) {

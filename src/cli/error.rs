@@ -87,7 +87,7 @@ pub(super) enum CliError {
     )]
     NothingSelected,
     /// An option is not for such a store.
-    #[error("{0} are for stores whose sessions can be listed: databases and Redis")]
+    #[error("{0} are for stores whose sessions can be listed: databases, Redis and files")]
     NotThere(&'static str),
     /// Nothing says where the users are.
     #[error(

@@ -157,6 +157,35 @@ def test_only_what_has_expired_is_cleared(command: Command, table: Table) -> Non
 
 
 @every
+def test_entries_of_a_database_cache_are_cleared(command: Command, table: Table) -> None:
+    text, time = {
+        "sqlite": ("text", "datetime"),
+        "postgres": ("text", "timestamptz"),
+        "mysql": ("longtext", "datetime(6)"),
+    }[table.url.split(":")[0]]
+    table.execute(
+        "CREATE TABLE sessions_cache (cache_key varchar(255) NOT NULL PRIMARY KEY, "
+        f"value {text} NOT NULL, expires {time} NOT NULL)"
+    )
+    now = datetime.now(UTC).replace(microsecond=0)
+    insert = "INSERT INTO sessions_cache VALUES (%s, %s, %s)"
+    with table.connected() as execute:
+        for number in range(60):
+            end = now + timedelta(hours=1 if number < 10 else -number)
+            execute(insert, f":1:entry{number}", "gASVAgAA", end.strftime("%Y-%m-%d %H:%M:%S"))
+    between = "&" if "?" in table.url else "?"
+    url = f"{table.url}{between}cache_table=sessions_cache"
+    looked = command.json("clear-expired", "--dry-run", SESSION_STORE_URL=url)
+    assert looked["expired"] == 50
+    done = command.json("clear-expired", "--batch", "7", SESSION_STORE_URL=url)
+    assert (done["complete"], done["expired"]) == (True, 50)
+    left = {key for (key,) in table.execute("SELECT cache_key FROM sessions_cache")}
+    assert left == {f":1:entry{number}" for number in range(10)}
+    assert len(table.texts()) == ROWS
+    command.run("clear-expired", "--empty", code=2, SESSION_STORE_URL=url)
+
+
+@every
 def test_equal_dates_do_not_end_a_batch_early(command: Command, table: Table) -> None:
     date = datetime(2020, 1, 1, tzinfo=UTC)
     shown = date.strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -8,6 +8,7 @@
 //! it is one snapshot, exactly once; a key that comes or goes meanwhile may be seen or not elsewhere.
 
 mod batch;
+mod cache_table;
 mod cached_db;
 mod coding;
 mod connect;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 
 pub(crate) use self::batch::{Batches, Sink};
+pub(crate) use self::cache_table::CacheTable;
 pub(crate) use self::coding::{Coding, OpenError, Opened};
 pub(crate) use self::connect::{connect, is_listed};
 pub(crate) use self::part::Part;
