@@ -26,7 +26,9 @@ use sha1::{Digest as _, Sha1};
 
 pub use self::address::RedisAddress;
 pub use self::error::{RedisConnectError, RedisError};
-use self::link::{Answers, Limits, Link, Source, To};
+#[cfg(feature = "cli")]
+use self::link::To;
+use self::link::{Answers, Limits, Link, Source};
 use super::cache::{Cache, CacheEntry, Written};
 use crate::session::{Revision, StoreError};
 
