@@ -345,6 +345,29 @@ def test_what_nobody_can_read_is_replaced(sqlite_database, opened):
             assert dict(opened(way, key).items()) == {"a": 1}
 
 
+@pytest.mark.parametrize("step", ["save", "cycle_key", "flush"])
+def test_what_a_killed_process_has_left_is_taken_over(pair, way, opened, step, monkeypatch):
+    monkeypatch.setattr(moving, "PATIENCE", 4)
+    one, other = pair
+    key = filled(engine(one), **SECRET, **LOGIN)
+    left = engine(other)(key)
+    left.update({**SECRET, **LOGIN, "unfinished": 1, moving.MARK: "m" * 32})
+    left.save(must_create=True)
+    session = opened(way, key)
+    assert dict(session.items()) == {**SECRET, **LOGIN}
+    session.set("a", 1)
+    getattr(session, step)()
+    if step == "flush":
+        assert [stored(path, key) for path in pair] == [None, None]
+        return
+    wanted = {**SECRET, **LOGIN, "a": 1}
+    assert stored(other, session.session_key) == wanted
+    for store_class in (way, back(way)):
+        assert dict(opened(store_class, session.session_key).items()) == wanted
+    if step == "cycle_key":
+        assert [stored(path, key) for path in pair] == [None, None]
+
+
 def test_a_session_that_is_saved_by_each_request_moves(pair, way, opened):
     key = filled(engine(pair[0]))
     for _ in range(2):
