@@ -20,7 +20,7 @@ use crate::faults;
 use crate::lost_updates;
 use crate::peer;
 use crate::proxy::{Mode, Proxy};
-use crate::stores::{Kind, Place, count, naive_settings, settings, statements, whole};
+use crate::stores::{Kind, PRECISION, Place, count, naive_settings, settings, statements, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const KINDS: [Kind; 3] = [Kind::Sqlite, Kind::Postgres, Kind::MySql];
@@ -142,7 +142,7 @@ async fn check(kind: Kind) {
         }
         let now = settings.datetime(Timestamp::now());
         let make = async || Table::new(kind, settings.clone()).await.unwrap();
-        check_contract(make, Terms::dropping(now, SignedDuration::from_millis(1_200))).await;
+        check_contract(make, Terms::dropping(now, PRECISION)).await;
     }
 }
 

@@ -30,7 +30,7 @@ use crate::faults;
 use crate::lost_updates;
 use crate::peer;
 use crate::proxy::{Mode, Proxy};
-use crate::stores::{settings, whole};
+use crate::stores::{PRECISION, settings, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -178,9 +178,8 @@ fn now() -> DateTime {
     DateTime::Aware(Timestamp::now())
 }
 
-/// Half a second of rounding and one of the server's clock.
 fn terms() -> Terms {
-    Terms::dropping(now(), SignedDuration::from_millis(1_600))
+    Terms::dropping(now(), PRECISION)
 }
 
 fn record(text: &str) -> SessionRecord {

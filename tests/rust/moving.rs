@@ -27,10 +27,7 @@ use django_session::{
 use jiff::SignedDuration;
 
 use crate::lost_updates;
-use crate::stores::{Kind, Place, now, record, server, settings};
-
-/// What of an expire date a cache keeps, on a busy machine.
-const PRECISION: SignedDuration = SignedDuration::from_secs(1);
+use crate::stores::{Kind, PRECISION, Place, now, record, server, settings};
 
 fn memory() -> MemoryStore {
     MemoryStore::new(settings().codec().unwrap())

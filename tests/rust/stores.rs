@@ -35,6 +35,10 @@ use crate::vectors::{self, text, to_python_json};
 
 const NAIVE: &str = "America/New_York";
 
+/// How far the expire date of an entry in a cache may be off: what a machine takes for two operations that
+/// is busy with all other tests. What each cache rounds to has tests of its own.
+pub(crate) const PRECISION: SignedDuration = SignedDuration::from_secs(10);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     MySql,

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::lost_updates;
 use crate::proxy::Mode;
-use crate::stores::{Kind, Place, now, record, settings};
+use crate::stores::{Kind, PRECISION, Place, now, record, settings};
 
 fn keys() -> CacheKeys {
     CacheKeys::new(CacheEngine::CachedDb)
@@ -66,16 +66,13 @@ mod memory_cache {
         Arc::new(CacheStore::new(MemoryCache::default(), keys(), codec()))
     }
 
-    django_session::store_contract!(
-        empty,
-        Terms::dropping(now(), SignedDuration::from_millis(500))
-    );
+    django_session::store_contract!(empty, Terms::dropping(now(), PRECISION));
 }
 
 /// As for a table, except that a copy knows the time to its end, and not the date itself.
 fn terms() -> Terms {
     let mut terms = Terms::from(now());
-    terms.precision = SignedDuration::from_millis(500);
+    terms.precision = PRECISION;
     terms
 }
 

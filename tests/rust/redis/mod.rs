@@ -22,7 +22,7 @@ use django_session::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::lost_updates;
-use crate::stores::server;
+use crate::stores::{PRECISION, server};
 
 const PLAIN: &str = "TEST_REDIS_URL";
 const TLS: &str = "TEST_REDIS_TLS_URL";
@@ -31,9 +31,6 @@ const SENTINEL: &str = "TEST_REDIS_SENTINEL_URL";
 const ALL: [&str; 4] = [PLAIN, TLS, CLUSTER, SENTINEL];
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// How far an expire date may be off: what a busy machine takes for two operations. That milliseconds
-/// are kept has a test of its own.
-const PRECISION: SignedDuration = SignedDuration::from_secs(1);
 
 /// The server that a variable names, if there is one to test with.
 fn cache(variable: &str) -> Option<RedisCache> {
