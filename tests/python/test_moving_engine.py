@@ -431,9 +431,12 @@ def test_settings_name_the_engines(sqlite_database):
         session.save()
         assert django_cache.SessionStore(key)["a"] == 1
         with override_settings(SESSION_MOVING_WRITE="both"):
+            key = filled(django_db.SessionStore)
+            session = moving.SessionStore(key)
             session["a"] = 2
             session.save()
-        assert django_db.SessionStore(key)["a"] == 2
+        for store_class in (django_db.SessionStore, django_cache.SessionStore):
+            assert store_class(key)["a"] == 2
         call_command("clearsessions")
 
 
@@ -752,10 +755,13 @@ class Move:
         """
         self.running = (every, own)
         self.epoch += 1
-        while not self.problems and any(seen < self.epoch for seen in self.seen.values()):
-            time.sleep(0.01)
-        before = self.requests
-        while not self.problems and self.requests < before + 20 * len(self.running[0]) * 4:
+        self.wait(lambda: all(seen >= self.epoch for seen in self.seen.values()))
+        enough = self.requests + 20 * len(self.running[0]) * 4
+        self.wait(lambda: self.requests >= enough)
+
+    def wait(self, until):
+        """Wait until something is so, or something is wrong."""
+        while not self.problems and not until():
             time.sleep(0.01)
 
     def visit(self, key, name, seed):
@@ -855,6 +861,9 @@ def test_a_live_move_there_and_back_logs_nobody_out_and_loses_nothing(databases,
                 move.switch([stock, ready], [])
                 move.switch([ready], [ready])
                 move.switch([ready, forth], [ready, forth])
+                # What has moved goes back before both are written.
+                move.switch([ready], [ready])
+                move.wait(lambda old=stock: all("_auth_user_id" in old(key) for key, _ in sessions))
                 # Where a session is in both, those who send several at a time wait for the end.
                 move.switch([ready, both], [])
                 move.switch([both], [both])
