@@ -580,18 +580,19 @@ impl Inner {
         Ok(self.directory.create(&name, content, modified)?)
     }
 
-    /// Replaces the content, if it still is what was read; tells whether it was.
+    /// Replaces the content, if it still is what was read; tells whether it was. The time of modification
+    /// stays what it is by now, which somebody may have moved.
     pub(super) fn replace(
         &self,
         session_key: &str,
         before: &[u8],
         content: &[u8],
-        modified: Option<Timestamp>,
     ) -> Result<bool, StoreError> {
         let Some(name) = self.name(session_key) else { return Ok(false) };
         match self.directory.lock(&name)? {
             Some(locked) if locked.content() == before => {
-                Ok(locked.replace(content, modified, false)? == Replaced::Done)
+                let modified = locked.modified()?;
+                Ok(locked.replace(content, Some(modified), false)? == Replaced::Done)
             }
             _ => Ok(false),
         }

@@ -107,8 +107,7 @@ impl BulkStore for FileBulk {
         let work = move |files: &Inner| {
             let mut missed = Vec::new();
             for (index, (stored, value)) in changes.iter().enumerate() {
-                let modified = files.modification_of(value, stored.expire_date)?;
-                if !files.replace(&stored.session_key, &stored.value, value, modified)? {
+                if !files.replace(&stored.session_key, &stored.value, value)? {
                     missed.push(index);
                 }
             }
