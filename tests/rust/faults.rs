@@ -21,7 +21,7 @@ use jiff::SignedDuration;
 
 use crate::proxy::{Mode, Proxy};
 use crate::servers::{Servers, Stopped, signal};
-use crate::stores::{Kind, Place, now, record, settings};
+use crate::stores::{Kind, Place, now, record, settings, until};
 
 const STEPS: [&str; 6] = ["load", "create", "save", "touch", "delete", "delete revision"];
 
@@ -650,16 +650,16 @@ async fn who_is_undone_by_a_deadlock_is_tried_again() {
         };
         update(&elsewhere.table, "%").await;
         update(&place.table, keys[1].as_str()).await;
-        let clearing = store.clone();
-        let clearing = tokio::spawn(async move { clearing.clear_expired(now()).await });
-        // It has the first one and waits for the second one.
         let waiting = format!(
             "SELECT lock_table FROM information_schema.INNODB_LOCKS WHERE lock_table LIKE '%{}%'",
             place.table
         );
-        while place.select(&waiting).await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let waits = async || !place.select(&waiting).await.is_empty();
+        until("what is told of the round before is gone", async || !waits().await).await;
+        let clearing = store.clone();
+        let clearing = tokio::spawn(async move { clearing.clear_expired(now()).await });
+        // It has the first one and waits for the second one.
+        until("it waits for the row", waits).await;
         update(&place.table, keys[0].as_str()).await;
         let after = deadlocks().await;
         assert!(after > before, "there was none");
@@ -709,9 +709,7 @@ async fn who_cannot_be_serialized_is_tried_again() {
              AND query LIKE '%{}%' AND pid <> pg_backend_pid()",
             place.table
         );
-        while place.select(&waiting).await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("it waits for the row", async || !place.select(&waiting).await.is_empty()).await;
         other.commit().await.unwrap();
         let outcome = saving.await.unwrap();
         // What happens to whoever does not try again.

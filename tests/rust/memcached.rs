@@ -30,7 +30,7 @@ use crate::faults;
 use crate::lost_updates;
 use crate::peer;
 use crate::proxy::{Mode, Proxy};
-use crate::stores::{PRECISION, settings, whole};
+use crate::stores::{PRECISION, settings, until, whole};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -72,9 +72,7 @@ impl Server {
         let path = directory.path().join("memcached.sock");
         let arguments = vec!["-s".to_owned(), path.display().to_string()];
         let (process, location) = (run(&arguments)?, format!("unix:{}", path.display()));
-        while tokio::net::UnixStream::connect(&path).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("its socket", async || tokio::net::UnixStream::connect(&path).await.is_ok()).await;
         Some(Self { process, arguments, location, _directory: Some(directory) })
     }
 

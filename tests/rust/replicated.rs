@@ -10,7 +10,7 @@ use django_session::{Session, SessionKey, SessionStore};
 use crate::lost_updates;
 use crate::proxy::{Mode, Proxy};
 use crate::servers::Servers;
-use crate::stores::{Kind, Place, now, record, server, settings};
+use crate::stores::{Kind, Place, now, record, server, settings, until};
 
 /// A replica with the table, whose replay a test can hold. Tests that do so take turns.
 struct Replica {
@@ -48,12 +48,14 @@ impl Replica {
         crate::stores::execute(self.reader().await.pool(), sql).await;
     }
 
+    async fn select(&self, sql: &str) -> Vec<String> {
+        crate::stores::select(self.reader().await.pool(), sql).await
+    }
+
     async fn pause(&self) {
         self.execute("SELECT pg_wal_replay_pause()").await;
         let paused = "SELECT pg_get_wal_replay_pause_state()";
-        while crate::stores::select(self.reader().await.pool(), paused).await != ["paused"] {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the replica pauses", async || self.select(paused).await == ["paused"]).await;
     }
 
     /// Goes on, and waits until the replica has everything.
@@ -61,9 +63,7 @@ impl Replica {
         self.execute("SELECT pg_wal_replay_resume()").await;
         let wanted = self.place.select("SELECT pg_current_wal_lsn()::text").await.remove(0);
         let reached = format!("SELECT (pg_last_wal_replay_lsn() >= '{wanted}')::text");
-        while crate::stores::select(self.reader().await.pool(), &reached).await != ["true"] {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the replica has it", async || self.select(&reached).await == ["true"]).await;
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use django_session::session::{ExpiryError, SessionRecord};
 use django_session::store::sqlx::{self, AssertSqlSafe, Row};
@@ -132,6 +132,21 @@ impl Place {
 
     pub(crate) async fn select(&self, sql: &str) -> Vec<String> {
         select(&self.pool().await, &sql.replace("{table}", &self.table)).await
+    }
+}
+
+/// Waits until something is so. Whoever waits in vain fails, and does not hold up all tests for ever.
+///
+/// MariaDB tells `INNODB_LOCKS` and its like from a copy, which is made anew only if nobody has asked for a
+/// tenth of a second: who looks more often sees for ever what was.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    for look in 0.. {
+        if is_so().await {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(2), "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(if look < 10 { 10 } else { 250 })).await;
     }
 }
 
@@ -565,11 +580,13 @@ async fn kill(place: &Place, pool: &SqlPool) -> bool {
         _ => ("SELECT pg_backend_pid()::text", "SELECT pg_terminate_backend({id})"),
     };
     // Others may have been ended before.
-    let id = loop {
-        if let Ok(id) = try_select(pool, ask).await {
-            break id;
-        }
-    };
+    let mut id = None;
+    until("a connection that lives", async || {
+        id = try_select(pool, ask).await.ok();
+        id.is_some()
+    })
+    .await;
+    let id = id.unwrap();
     place.execute(&end.replace("{id}", &id[0])).await;
     // Until the server has done it.
     tokio::time::sleep(Duration::from_millis(100)).await;

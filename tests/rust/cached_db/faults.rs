@@ -17,7 +17,7 @@ use super::site::{Before, Site};
 use crate::proxy::{Mode, Proxy};
 use crate::servers::{Servers, Stopped, signal};
 use crate::sides::Django;
-use crate::stores::{Kind, Place, ddl, execute, now, settings};
+use crate::stores::{Kind, Place, ddl, execute, now, settings, until};
 
 const STEPS: [&str; 7] = ["load", "load a row", "create", "save", "touch", "rotate", "delete"];
 const SHORT: Duration = Duration::from_millis(250);
@@ -347,9 +347,8 @@ async fn without_its_table_a_session_can_be_read() {
     }
     signal("KILL", pid);
     // Until all of its processes have ended.
-    while store.db().exists(&SessionKey::generate()).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the server ends", async || store.db().exists(&SessionKey::generate()).await.is_err())
+        .await;
     let mut seen = Seen::default();
     for (step, session) in &sessions {
         let outcome = act(step, session, step).await;

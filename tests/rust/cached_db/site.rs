@@ -1,7 +1,6 @@
 //! A table and a cache of a real server before it, shared with a Django.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use django_session::codec::cache::{
     CacheBackend, CacheCodec, CacheEngine, CacheKeys, CacheSerializer, Compressor,
@@ -15,7 +14,7 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 use crate::differential::Engine;
-use crate::stores::{Kind, Place, django_settings, now, server, settings};
+use crate::stores::{Kind, Place, django_settings, now, server, settings, until};
 
 /// Which cache is before the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +124,7 @@ impl Site {
             return;
         }
         self.cache.touch(&key, SignedDuration::from_millis(1)).await.unwrap();
-        while self.cache.has_key(&key).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the copy ends", async || !self.cache.has_key(&key).await.unwrap()).await;
     }
 
     /// Lets a session grow old: both of its ends are near.

@@ -20,7 +20,7 @@ use super::{
 use crate::proxy::{Mode, Proxy};
 use crate::round_trips;
 use crate::servers::{Servers, Stopped, signal};
-use crate::stores::server;
+use crate::stores::{server, until};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -465,11 +465,13 @@ async fn what_the_server_says_no_to_is_told() {
     let running = tokio::spawn(async move {
         redis_script(&mut other, "while true do end").await;
     });
-    let error = loop {
-        if let Err(error) = cache.get(key).await {
-            break error;
-        }
-    };
+    let mut error = None;
+    until("the script runs", async || {
+        error = cache.get(key).await.err();
+        error.is_some()
+    })
+    .await;
+    let error = error.unwrap();
     assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
     assert!(whole(&error).contains("BUSY"), "{error:?}");
     ask::<()>(&mut raw, &["SCRIPT", "KILL"]).await;
