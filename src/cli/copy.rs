@@ -14,9 +14,7 @@ use super::error::CliError;
 use super::objects::{Dropped, Kinds, Objects};
 use super::rejects::Rejects;
 use crate::codec::SessionData;
-use crate::session::{
-    DateTime, Revision, SessionKey, SessionRecord, SessionSettings, StoreError, USER_ID_KEY,
-};
+use crate::session::{DateTime, Revision, SessionKey, SessionRecord, SessionSettings, StoreError};
 use crate::store::bulk::{self, BulkStore, Coding, OpenError, Opened, Place, StoredSession};
 
 /// How often an outage is waited for, and how long at first.
@@ -33,7 +31,7 @@ pub(super) enum Policy {
     Replace,
     /// The one that was saved later wins; if that is not known, the one that expires later
     Newer,
-    /// The entries of both, and of those that both have the newer ones
+    /// The entries of both, and of those that both have the newer ones; of two users the newer session
     Merge,
 }
 
@@ -63,12 +61,7 @@ impl Choice {
         if self.user.is_empty() && !self.authenticated && !self.anonymous {
             return true;
         }
-        let user = match data.get::<serde_json::Value>(USER_ID_KEY) {
-            Ok(Some(serde_json::Value::String(user))) => Some(user),
-            Ok(Some(user)) => Some(user.to_string()),
-            _ => None,
-        };
-        match user {
+        match bulk::user(data) {
             None => self.anonymous,
             Some(_) if self.anonymous => false,
             Some(user) => self.user.is_empty() || self.user.contains(&user),
@@ -253,6 +246,10 @@ impl Copier {
                     ranges.push(range.start..middle);
                     ranges.push(middle..range.end);
                 }
+                Err(error) if bulk::names_nobody(&error) => {
+                    let reason = "its user is not in the table of users that the target refers to";
+                    self.rejects.add(&part[0].stored, &reason)?;
+                }
                 Err(error) if bulk::is_of_one_session(&error) => {
                     let error = CliError::from(error);
                     self.rejects.add(&part[0].stored, &error)?;
@@ -328,7 +325,11 @@ impl Copier {
             revision: Some(Revision::new(found.value)),
         };
         match again(|| self.target.sessions().save(&record)).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                let key = &carried.stored.session_key;
+                again(|| self.target.note_user(key, data)).await?;
+                Ok(true)
+            }
             Err(StoreError::Conflict | StoreError::Update) => Ok(false),
             Err(StoreError::Encode(error)) => {
                 self.rejects.add(&carried.stored, &error)?;
@@ -421,6 +422,14 @@ fn decide(
         Policy::Replace => write(),
         Policy::Newer if is_newer => write(),
         Policy::Keep | Policy::Newer => Decision::Keep,
+        // What one user left there is none of another's business.
+        Policy::Merge if bulk::user(ours.data) != bulk::user(theirs.data) => {
+            if is_newer {
+                write()
+            } else {
+                Decision::Keep
+            }
+        }
         Policy::Merge => {
             let (mut data, newer) = if is_newer {
                 (theirs.data.clone(), ours.data)

@@ -23,7 +23,7 @@ use crate::store::bulk::{self, BulkStore, Coding, Filter, KeyRange, StoredSessio
 
 /// Copy the sessions of a store into another one
 ///
-/// Between any two of PostgreSQL, MySQL, MariaDB, SQLite and Redis, also out of the tables of
+/// Between any two of PostgreSQL, MySQL, MariaDB, SQLite, Redis and files, also from and to the tables of
 /// django-user-sessions and django-qsessions (?table=user_sessions_session, ?table=qsessions_session).
 /// Sessions keep their keys, so that nobody is logged out, and are written as the settings say.
 ///

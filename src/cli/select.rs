@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::handle::handle;
 use super::output::{Table, duration, repr};
-use crate::codec::{KeyMatch, SessionData};
-use crate::session::{SessionSettings, USER_ID_KEY};
-use crate::store::bulk::{Coding, OpenError, Opened, StoredSession};
+use crate::codec::KeyMatch;
+use crate::session::SessionSettings;
+use crate::store::bulk::{Coding, OpenError, Opened, StoredSession, user};
 
 /// What a session has to be.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -114,14 +114,6 @@ impl SelectArguments {
                 (Fallback::Index(wanted), Some(KeyMatch::Fallback(index))) => wanted == index,
                 _ => false,
             })
-    }
-}
-
-/// The user of a session, as text.
-pub(super) fn user(data: &SessionData) -> Option<String> {
-    match data.get::<serde_json::Value>(USER_ID_KEY).ok()?? {
-        serde_json::Value::String(user) => Some(user),
-        user => Some(user.to_string()),
     }
 }
 

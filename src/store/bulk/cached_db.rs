@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::{BulkStore, Change, Cleared, Coding, Estimate, Filter, Place, Scan, StoredSession};
+use crate::codec::SessionData;
 use crate::codec::cache::CacheKeys;
 use crate::session::{DateTime, SessionStore, StoreError};
 use crate::store::Cache;
@@ -95,6 +96,10 @@ impl BulkStore for CachedBulk {
 
     async fn bulk_exists(&self, sessions: &[(&str, Place)]) -> Result<Vec<bool>, StoreError> {
         self.table.bulk_exists(sessions).await
+    }
+
+    async fn note_user(&self, session_key: &str, data: &SessionData) -> Result<(), StoreError> {
+        self.table.note_user(session_key, data).await
     }
 
     async fn count_expired(&self, now: DateTime) -> Result<Option<u64>, StoreError> {

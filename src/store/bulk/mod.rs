@@ -11,6 +11,7 @@ mod batch;
 mod cache_table;
 mod cached_db;
 mod coding;
+mod columns;
 mod connect;
 #[cfg(unix)]
 mod file;
@@ -33,7 +34,8 @@ pub(crate) use self::coding::{Coding, OpenError, Opened};
 pub(crate) use self::connect::{connect, is_listed};
 pub(crate) use self::part::Part;
 pub(crate) use self::users::BulkUsers;
-use crate::session::{DateTime, SessionStore, StoreError};
+use crate::codec::SessionData;
+use crate::session::{DateTime, SessionStore, StoreError, USER_ID_KEY};
 use crate::store::{RedisError, SqlError};
 
 /// Whether an error may be about one of the sessions, so that others can be written all the same. A disk
@@ -50,6 +52,14 @@ pub(crate) fn is_of_one_session(error: &StoreError) -> bool {
     }
 }
 
+/// Whether a row was refused because it refers to one that is not there.
+pub(crate) fn names_nobody(error: &StoreError) -> bool {
+    let StoreError::Backend(source) = error else { return false };
+    let error = source.downcast_ref::<SqlError>().and_then(SqlError::as_sqlx);
+    let error = error.and_then(sqlx::Error::as_database_error);
+    error.is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
 #[cfg(unix)]
 fn is_of_the_file_system(error: &(dyn std::error::Error + 'static)) -> bool {
     use crate::store::FileError;
@@ -60,6 +70,15 @@ fn is_of_the_file_system(error: &(dyn std::error::Error + 'static)) -> bool {
 #[cfg(not(unix))]
 fn is_of_the_file_system(_error: &(dyn std::error::Error + 'static)) -> bool {
     false
+}
+
+/// The user of a session, as text.
+pub(crate) fn user(data: &SessionData) -> Option<String> {
+    match data.get::<serde_json::Value>(USER_ID_KEY).ok()?? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(user) => Some(user),
+        user => Some(user.to_string()),
+    }
 }
 
 /// A session as it lies in a store; perhaps it is none.
@@ -212,6 +231,11 @@ pub(crate) trait BulkStore: fmt::Debug + Send + Sync {
 
     /// Which of these keys are taken; each has been read in its place a moment ago.
     async fn bulk_exists(&self, sessions: &[(&str, Place)]) -> Result<Vec<bool>, StoreError>;
+
+    /// Notes whose a session is by now, where a column says so.
+    async fn note_user(&self, _session_key: &str, _data: &SessionData) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// How many have expired, unless it takes long to count them.
     async fn count_expired(&self, now: DateTime) -> Result<Option<u64>, StoreError>;

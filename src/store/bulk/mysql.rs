@@ -8,13 +8,15 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Connection as _, MySql, MySqlPool, QueryBuilder, Row as _};
+use tokio::sync::OnceCell;
 
+use super::columns::MoreColumns;
 use super::part;
 use super::sql::{conditions, failed, of_keys, stored_session, which};
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
 };
-use crate::codec::SessionCodec;
+use crate::codec::{SessionCodec, SessionData};
 use crate::session::{DateTime, SessionStore, StoreError};
 use crate::store::sql::{Dialect, SqlError, Zone, decode_text, is_taken};
 
@@ -32,6 +34,7 @@ pub(super) struct MySqlBulk {
     zone: Zone,
     coding: Coding,
     sessions: Arc<dyn SessionStore>,
+    more: OnceCell<MoreColumns>,
 }
 
 impl MySqlBulk {
@@ -42,9 +45,14 @@ impl MySqlBulk {
         codec: SessionCodec,
         sessions: Arc<dyn SessionStore>,
     ) -> Self {
-        let coding = Coding::Signed(Box::new(codec));
-        let quoted = Dialect::MySql.quoted(table);
-        Self { pool, table: quoted, name: table.to_owned(), zone, coding, sessions }
+        let (name, table) = (table.to_owned(), Dialect::MySql.quoted(table));
+        let (coding, more) = (Coding::Signed(Box::new(codec)), OnceCell::new());
+        Self { pool, table, name, zone, coding, sessions, more }
+    }
+
+    async fn more(&self) -> Result<&MoreColumns, StoreError> {
+        let of = || MoreColumns::of(self.pool.clone().into(), &self.name, &self.zone);
+        self.more.get_or_try_init(of).await
     }
 
     /// Which of these keys are taken, and by what.
@@ -64,29 +72,39 @@ impl MySqlBulk {
         stored.map(|it| it.map(|it| (it.session_key.clone(), it))).collect()
     }
 
+    /// False if a key is taken.
     async fn insert(
         &self,
         connection: &mut MySqlConnection,
         sessions: &[&StoredSession],
         suffix: &str,
-    ) -> Result<(), SqlError> {
+    ) -> Result<bool, StoreError> {
+        let more = self.more().await?;
+        let (table, names) = (&self.table, more.names());
         let insert =
-            format!("INSERT INTO {} (session_key, session_data, expire_date) ", self.table);
+            format!("INSERT INTO {table} (session_key, session_data, expire_date{names}) ");
         let mut query = QueryBuilder::<MySql>::new(insert);
         let mut rows = Vec::with_capacity(sessions.len());
         for session in sessions {
             let text = std::str::from_utf8(&session.value);
             let text = text.map_err(|_| SqlError::unreadable("session_data"))?;
             let date = Dialect::MySql.encode_time(&self.zone, session.expire_date);
-            let date = date.map_err(|_| SqlError::unreadable("expire_date"))?;
-            rows.push((session.session_key.as_str(), text, date));
+            let date = date.map_err(StoreError::ExpireDate)?;
+            let values = more.values(session, &self.coding)?;
+            rows.push((session.session_key.as_str(), text, date, values));
         }
-        query.push_values(rows, |mut row, (key, text, date)| {
+        query.push_values(rows, |mut row, (key, text, date, values)| {
             row.push_bind(key).push_bind(text).push_bind(date);
+            for value in values {
+                row.push_bind(value);
+            }
         });
         query.push(suffix);
-        query.build().persistent(false).execute(connection).await?;
-        Ok(())
+        match query.build().persistent(false).execute(connection).await.map_err(SqlError::from) {
+            Ok(_) => Ok(true),
+            Err(error) if is_taken(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -142,10 +160,8 @@ impl BulkStore for MySqlBulk {
         let mut taken = Vec::new();
         while !left.is_empty() {
             let rows: Vec<&StoredSession> = left.iter().map(|(_, it)| *it).collect();
-            match self.insert(&mut connection, &rows, "").await {
-                Ok(()) => break,
-                Err(error) if is_taken(&error) => {}
-                Err(error) => return Err(error.into()),
+            if self.insert(&mut connection, &rows, "").await? {
+                break;
             }
             let keys: Vec<&str> = rows.iter().map(|it| it.session_key.as_str()).collect();
             let stored = self.stored(&mut connection, &keys, "").await?;
@@ -160,10 +176,8 @@ impl BulkStore for MySqlBulk {
             });
             if left.len() == found {
                 for (index, session) in std::mem::take(&mut left) {
-                    match self.insert(&mut connection, &[session], "").await {
-                        Ok(()) => {}
-                        Err(error) if is_taken(&error) => taken.push(index),
-                        Err(error) => return Err(error.into()),
+                    if !self.insert(&mut connection, &[session], "").await? {
+                        taken.push(index);
                     }
                 }
             }
@@ -243,6 +257,10 @@ impl BulkStore for MySqlBulk {
         let found = query.build().fetch_all(&self.pool).await.map_err(failed)?;
         let found = found.iter().map(|row| row.try_get_unchecked(0).map_err(failed));
         Ok(which(&keys, found.collect::<Result<_, _>>()?))
+    }
+
+    async fn note_user(&self, session_key: &str, data: &SessionData) -> Result<(), StoreError> {
+        self.more().await?.note_user(session_key, data).await
     }
 
     async fn count_expired(&self, now: DateTime) -> Result<Option<u64>, StoreError> {

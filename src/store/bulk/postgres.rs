@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Row as _};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
+use super::columns::MoreColumns;
 use super::sql::{conditions, failed, not_in, which};
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
 };
-use crate::codec::SessionCodec;
+use crate::codec::{SessionCodec, SessionData};
 use crate::session::{DateTime, SessionStore, StoreError};
 use crate::store::sql::{Dialect, SqlError, Zone, decode_micros, is_taken};
 
@@ -28,9 +29,11 @@ pub(super) struct PostgresBulk {
     pool: PgPool,
     /// Quoted.
     table: String,
+    name: String,
     zone: Zone,
     coding: Coding,
     sessions: Arc<dyn SessionStore>,
+    more: OnceCell<MoreColumns>,
 }
 
 impl PostgresBulk {
@@ -41,8 +44,14 @@ impl PostgresBulk {
         codec: SessionCodec,
         sessions: Arc<dyn SessionStore>,
     ) -> Self {
-        let table = Dialect::Postgres.quoted(table);
-        Self { pool, table, zone, coding: Coding::Signed(Box::new(codec)), sessions }
+        let (name, table) = (table.to_owned(), Dialect::Postgres.quoted(table));
+        let (coding, more) = (Coding::Signed(Box::new(codec)), OnceCell::new());
+        Self { pool, table, name, zone, coding, sessions, more }
+    }
+
+    async fn more(&self) -> Result<&MoreColumns, StoreError> {
+        let of = || MoreColumns::of(self.pool.clone().into(), &self.name, &self.zone);
+        self.more.get_or_try_init(of).await
     }
 
     fn time(&self, session: &StoredSession) -> Result<String, StoreError> {
@@ -52,6 +61,7 @@ impl PostgresBulk {
 
     /// Adds all or none; false if a key is taken.
     async fn copy_in(&self, sessions: &[StoredSession]) -> Result<bool, StoreError> {
+        let more = self.more().await?;
         let mut text = Vec::new();
         for session in sessions {
             push_copied(&mut text, session.session_key.as_bytes());
@@ -59,10 +69,18 @@ impl PostgresBulk {
             push_copied(&mut text, &session.value);
             text.push(b'\t');
             text.extend_from_slice(self.time(session)?.as_bytes());
+            for value in more.values(session, &self.coding)? {
+                text.push(b'\t');
+                match value {
+                    Some(value) => push_copied(&mut text, value.as_bytes()),
+                    None => text.extend_from_slice(b"\\N"),
+                }
+            }
             text.push(b'\n');
         }
-        let table = &self.table;
-        let sql = format!("COPY {table} (session_key, session_data, expire_date) FROM STDIN");
+        let (table, names) = (&self.table, more.names());
+        let sql =
+            format!("COPY {table} (session_key, session_data, expire_date{names}) FROM STDIN");
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         let copied = async {
             let mut copy = connection.copy_in_raw(&sql).await?;
@@ -165,19 +183,27 @@ impl BulkStore for PostgresBulk {
         let keys: Vec<&str> = sessions.iter().map(|it| it.session_key.as_str()).collect();
         let data = sessions.iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let dates = sessions.iter().map(|it| self.time(it)).collect::<Result<Vec<_>, _>>()?;
+        let more = self.more().await?;
+        let rows = sessions.iter().map(|it| more.values(it, &self.coding));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let (mut arrays, mut names, mut values) = (String::new(), String::new(), String::new());
+        for (index, of_type) in more.types().enumerate() {
+            let _ = write!(arrays, ", ${}::text[]", index + 4);
+            let _ = write!(names, ", c{index}");
+            let _ = write!(values, ", c{index}::{of_type}");
+        }
+        let (table, columns) = (&self.table, more.names());
         let sql = format!(
-            "INSERT INTO {} (session_key, session_data, expire_date) \
-             SELECT k, d, e::timestamptz FROM unnest($1::text[], $2::text[], $3::text[]) AS v(k, d, e) \
-             ON CONFLICT (session_key) DO NOTHING RETURNING session_key",
-            self.table
+            "INSERT INTO {table} (session_key, session_data, expire_date{columns}) \
+             SELECT k, d, e::timestamptz{values} \
+             FROM unnest($1::text[], $2::text[], $3::text[]{arrays}) AS v(k, d, e{names}) \
+             ON CONFLICT (session_key) DO NOTHING RETURNING session_key"
         );
-        let added: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(keys)
-            .bind(data)
-            .bind(dates)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+        let mut query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(keys).bind(data).bind(dates);
+        for index in 0..more.types().count() {
+            query = query.bind(rows.iter().map(|row| row[index].clone()).collect::<Vec<_>>());
+        }
+        let added: Vec<String> = query.fetch_all(&self.pool).await.map_err(failed)?;
         Ok(not_in(&added.into_iter().collect(), sessions))
     }
 
@@ -280,6 +306,10 @@ impl BulkStore for PostgresBulk {
             }
         }
         Ok(exists)
+    }
+
+    async fn note_user(&self, session_key: &str, data: &SessionData) -> Result<(), StoreError> {
+        self.more().await?.note_user(session_key, data).await
     }
 
     async fn count_expired(&self, now: DateTime) -> Result<Option<u64>, StoreError> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, SqlitePool};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
+use super::columns::MoreColumns;
 use super::sql::{conditions, failed, not_in, of_keys, stored_session, which};
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
 };
-use crate::codec::SessionCodec;
+use crate::codec::{SessionCodec, SessionData};
 use crate::session::{DateTime, SessionStore, StoreError};
 use crate::store::sql::{Dialect, SqlError, Zone};
 
@@ -27,11 +28,13 @@ pub(super) struct SqliteBulk {
     pool: SqlitePool,
     /// Quoted.
     table: String,
+    name: String,
     zone: Zone,
     coding: Coding,
     sessions: Arc<dyn SessionStore>,
     /// One writes at a time.
     writer: Mutex<()>,
+    more: OnceCell<MoreColumns>,
 }
 
 impl SqliteBulk {
@@ -42,9 +45,14 @@ impl SqliteBulk {
         codec: SessionCodec,
         sessions: Arc<dyn SessionStore>,
     ) -> Self {
-        let table = Dialect::Sqlite.quoted(table);
-        let writer = Mutex::default();
-        Self { pool, table, zone, coding: Coding::Signed(Box::new(codec)), sessions, writer }
+        let (name, table) = (table.to_owned(), Dialect::Sqlite.quoted(table));
+        let (coding, more) = (Coding::Signed(Box::new(codec)), OnceCell::new());
+        Self { pool, table, name, zone, coding, sessions, writer: Mutex::default(), more }
+    }
+
+    async fn more(&self) -> Result<&MoreColumns, StoreError> {
+        let of = || MoreColumns::of(self.pool.clone().into(), &self.name, &self.zone);
+        self.more.get_or_try_init(of).await
     }
 }
 
@@ -116,17 +124,23 @@ impl BulkStore for SqliteBulk {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
+        let more = self.more().await?;
+        let (table, names) = (&self.table, more.names());
         let insert =
-            format!("INSERT INTO {} (session_key, session_data, expire_date) ", self.table);
+            format!("INSERT INTO {table} (session_key, session_data, expire_date{names}) ");
         let mut query = QueryBuilder::<Sqlite>::new(insert);
         let mut rows = Vec::with_capacity(sessions.len());
         for session in sessions {
             let date = Dialect::Sqlite.encode_time(&self.zone, session.expire_date);
             let date = date.map_err(StoreError::ExpireDate)?;
-            rows.push((session.session_key.as_str(), text(&session.value)?, date));
+            let values = more.values(session, &self.coding)?;
+            rows.push((session.session_key.as_str(), text(&session.value)?, date, values));
         }
-        query.push_values(rows, |mut row, (key, text, date)| {
+        query.push_values(rows, |mut row, (key, text, date, values)| {
             row.push_bind(key).push_bind(text).push_bind(date);
+            for value in values {
+                row.push_bind(value);
+            }
         });
         query.push(" ON CONFLICT (session_key) DO NOTHING RETURNING session_key");
         let _turn = self.writer.lock().await;
@@ -211,6 +225,10 @@ impl BulkStore for SqliteBulk {
         let found = query.build().fetch_all(&self.pool).await.map_err(failed)?;
         let found = found.iter().map(|row| row.try_get_unchecked(0).map_err(failed));
         Ok(which(&keys, found.collect::<Result<_, _>>()?))
+    }
+
+    async fn note_user(&self, session_key: &str, data: &SessionData) -> Result<(), StoreError> {
+        self.more().await?.note_user(session_key, data).await
     }
 
     async fn count_expired(&self, now: DateTime) -> Result<Option<u64>, StoreError> {
