@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::{DateTime, SessionStore};
-use crate::store::bulk::{self, BulkStore, CacheTable, Cleared, Coding, Filter, StoredSession};
+use crate::store::bulk::{self, BulkStore, Cleared, Coding, Filter, StoredSession};
 
 /// How long to wait for a replica that is behind before it is asked again.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -75,10 +75,6 @@ impl Arguments {
             }
             store.close().await;
             ended
-        } else if let Some(table) = CacheTable::connect(&url, &settings).await? {
-            let ended = self.entries(&table, now, &mut deleted).await?;
-            table.close().await;
-            ended
         } else {
             if self.dry_run || self.empty {
                 return Err(CliError::NotThere("--dry-run and --empty"));
@@ -125,26 +121,6 @@ impl Arguments {
             Ok(again(|| store.clear_expired(now, batch, from)).await?)
         };
         self.in_steps(expected, stop, deleted, clear).await
-    }
-
-    /// The same for what has expired in the table of a `DatabaseCache`.
-    async fn entries(
-        &self,
-        table: &CacheTable,
-        now: DateTime,
-        deleted: &mut Deleted,
-    ) -> Result<Ended, CliError> {
-        if self.empty || self.max_lag.is_some() {
-            return Err(CliError::NotThere("--empty and --max-lag"));
-        }
-        let expected = table.count_expired(now).await?;
-        if self.dry_run {
-            deleted.expired = expected;
-            return Ok(Ended::Complete);
-        }
-        let batch = self.batch.get();
-        let clear = async |_| Ok(again(|| table.clear_expired(now, batch)).await?);
-        self.in_steps(Some(expected), &Stop::listen(), deleted, clear).await
     }
 
     /// One step after the other, each from where the last one ended.

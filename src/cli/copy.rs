@@ -14,7 +14,7 @@ use super::error::CliError;
 use super::objects::{Dropped, Kinds, Objects};
 use super::rejects::Rejects;
 use crate::codec::SessionData;
-use crate::session::{DateTime, Revision, SessionKey, SessionRecord, SessionSettings, StoreError};
+use crate::session::{DateTime, SessionKey, SessionRecord, SessionSettings, StoreError};
 use crate::store::bulk::{self, BulkStore, Coding, OpenError, Opened, Place, StoredSession};
 
 /// How often an outage is waited for, and how long at first.
@@ -322,10 +322,10 @@ impl Copier {
             session_key,
             data: Arc::new(data.clone()),
             expire_date,
-            revision: Some(Revision::new(found.value)),
+            revision: None,
         };
-        match again(|| self.target.sessions().save(&record)).await {
-            Ok(_) => {
+        match again(|| self.target.save(&found, record.clone())).await {
+            Ok(()) => {
                 let key = &carried.stored.session_key;
                 again(|| self.target.note_user(key, data)).await?;
                 Ok(true)

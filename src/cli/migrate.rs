@@ -23,8 +23,9 @@ use crate::store::bulk::{self, BulkStore, Coding, Filter, KeyRange, StoredSessio
 
 /// Copy the sessions of a store into another one
 ///
-/// Between any two of PostgreSQL, MySQL, MariaDB, SQLite, Redis and files, also from and to the tables of
-/// django-user-sessions and django-qsessions (?table=user_sessions_session, ?table=qsessions_session).
+/// Between any two of PostgreSQL, MySQL, MariaDB, SQLite, Redis, files and the table of a DatabaseCache, into
+/// memcached, also from and to the tables of django-user-sessions and django-qsessions
+/// (?table=user_sessions_session, ?table=qsessions_session).
 /// Sessions keep their keys, so that nobody is logged out, and are written as the settings say.
 ///
 /// The source stays as it is. It may be in use: what is deleted there meanwhile is not brought back. With

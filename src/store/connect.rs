@@ -131,6 +131,17 @@ pub(crate) fn keeps_objects(url: &str) -> bool {
     url.is_cache() || url.text("cache_table").is_some() || within("from_url") || within("to_url")
 }
 
+/// Whether the options of the address of a database go together.
+#[cfg(feature = "_sql")]
+pub(super) fn check_table(url: &StoreUrl) -> Result<(), UrlError> {
+    let options = ["cache_table", "cache_url", "replica_url"];
+    if options.iter().filter(|name| url.text(name).is_some()).count() > 1 {
+        let expected = "the only one of `cache_table`, `cache_url` and `replica_url`";
+        return Err(UrlError::InvalidOption { name: "cache_url", expected });
+    }
+    Ok(())
+}
+
 #[cfg(feature = "_sql")]
 async fn table(
     url: &StoreUrl,
@@ -138,11 +149,7 @@ async fn table(
 ) -> Result<Arc<dyn SessionStore>, ConnectError> {
     use super::SqlStore;
 
-    let options = ["cache_table", "cache_url", "replica_url"];
-    if options.iter().filter(|name| url.text(name).is_some()).count() > 1 {
-        let expected = "the only one of `cache_table`, `cache_url` and `replica_url`";
-        return Err(UrlError::InvalidOption { name: "cache_url", expected }.into());
-    }
+    check_table(url)?;
     #[cfg(feature = "cache")]
     if let Some(name) = url.text("cache_table") {
         use super::{CacheStore, DatabaseCache};
@@ -186,7 +193,7 @@ async fn table(
 }
 
 #[cfg(all(feature = "cache", any(feature = "_sql", feature = "memcached", feature = "redis")))]
-fn keys(
+pub(super) fn keys(
     url: &StoreUrl,
     engine: crate::codec::cache::CacheEngine,
 ) -> crate::codec::cache::CacheKeys {

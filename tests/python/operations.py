@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -220,6 +221,34 @@ class Redis:
     def clear(self) -> None:
         for key in self.client.scan_iter(match=f"{self.prefix}:*", count=1000):
             self.client.delete(key)
+
+
+class CacheTable:
+    """The table of a ``DatabaseCache`` in a database of this test's own."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        between = "&" if "?" in table.url else "?"
+        self.url = f"{table.url}{between}cache_table=sessions_cache"
+        text, time = {
+            "sqlite": ("text", "datetime"),
+            "postgres": ("text", "timestamptz"),
+            "mysql": ("longtext", "datetime(6)"),
+        }[table.url.split(":")[0]]
+        table.execute(
+            "CREATE TABLE sessions_cache (cache_key varchar(255) NOT NULL PRIMARY KEY, "
+            f"value {text} NOT NULL, expires {time} NOT NULL)"
+        )
+
+    def contents(self) -> Contents:
+        """Every session, as Django's own cache backend reads it."""
+        start = ":1:django.contrib.sessions.cache"
+        rows = self.table.execute("SELECT cache_key, value, expires FROM sessions_cache")
+        return {
+            key.removeprefix(start): (pickle.loads(base64.b64decode(value)), _instant(end))
+            for key, value, end in rows
+            if key.startswith(start) and not key.startswith(f"{start}d_db")
+        }
 
 
 class Files:

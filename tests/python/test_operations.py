@@ -25,7 +25,7 @@ import pytest
 import session_rows
 from django.core import signing
 from django.utils.crypto import salted_hmac
-from operations import NEW, OLD, Command, Contents, Redis, Table, assert_same
+from operations import NEW, OLD, CacheTable, Command, Contents, Redis, Table, assert_same
 
 from django_session_rs import SessionCodec
 
@@ -158,23 +158,13 @@ def test_only_what_has_expired_is_cleared(command: Command, table: Table) -> Non
 
 @every
 def test_entries_of_a_database_cache_are_cleared(command: Command, table: Table) -> None:
-    text, time = {
-        "sqlite": ("text", "datetime"),
-        "postgres": ("text", "timestamptz"),
-        "mysql": ("longtext", "datetime(6)"),
-    }[table.url.split(":")[0]]
-    table.execute(
-        "CREATE TABLE sessions_cache (cache_key varchar(255) NOT NULL PRIMARY KEY, "
-        f"value {text} NOT NULL, expires {time} NOT NULL)"
-    )
+    url = CacheTable(table).url
     now = datetime.now(UTC).replace(microsecond=0)
     insert = "INSERT INTO sessions_cache VALUES (%s, %s, %s)"
     with table.connected() as execute:
         for number in range(60):
             end = now + timedelta(hours=1 if number < 10 else -number)
             execute(insert, f":1:entry{number}", "gASVAgAA", end.strftime("%Y-%m-%d %H:%M:%S"))
-    between = "&" if "?" in table.url else "?"
-    url = f"{table.url}{between}cache_table=sessions_cache"
     looked = command.json("clear-expired", "--dry-run", SESSION_STORE_URL=url)
     assert looked["expired"] == 50
     done = command.json("clear-expired", "--batch", "7", SESSION_STORE_URL=url)
@@ -182,7 +172,10 @@ def test_entries_of_a_database_cache_are_cleared(command: Command, table: Table)
     left = {key for (key,) in table.execute("SELECT cache_key FROM sessions_cache")}
     assert left == {f":1:entry{number}" for number in range(10)}
     assert len(table.texts()) == ROWS
-    command.run("clear-expired", "--empty", code=2, SESSION_STORE_URL=url)
+    # Whatever they are, they are no sessions.
+    assert command.json("clear-expired", "--empty", SESSION_STORE_URL=url)["empty"] == 0
+    assert command.json("stats", SESSION_STORE_URL=url)["sessions"] == 0
+    assert len(table.execute("SELECT cache_key FROM sessions_cache")) == 10
 
 
 @every

@@ -1,21 +1,36 @@
-"""The command on stores that are no table: files, and a Redis Cluster."""
+"""The command on stores that are no table of sessions: files, a Redis Cluster, caches."""
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import re
+import secrets
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import operations
 import pytest
 from django.contrib.sessions.backends import file as django_file
+from django.core.cache.backends.memcached import PyMemcacheCache
 from django.test import override_settings
-from operations import NEW, OLD, Command, Contents, Files, Redis, Table, assert_same
+from operations import (
+    NEW,
+    OLD,
+    CacheTable,
+    Command,
+    Contents,
+    Files,
+    Redis,
+    Table,
+    assert_same,
+)
 
 from django_session_rs import SessionCodec
 from django_session_rs.backends import file
@@ -308,3 +323,156 @@ def test_a_server_that_was_started_again_is_read_from_the_beginning(
             assert_same(table.live(), empty.contents())
     finally:
         redis.clear()
+
+
+# The table of a DatabaseCache
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mysql"])
+def cached(
+    request: pytest.FixtureRequest, command: Command, table: Table, tmp_path: Path
+) -> Iterator[CacheTable]:
+    """Every live session of the table, among other entries."""
+    with operations.table(request.param, tmp_path) as database:
+        made = CacheTable(database)
+        prefix = ":1:django.contrib.sessions.cache"
+        insert = "INSERT INTO sessions_cache VALUES (%s, 'x', '2100-01-01 00:00:00')"
+        for key in [":1:something", f"{prefix}d_db{'k' * 32}", f"{prefix.upper()}{'k' * 32}"]:
+            database.execute(insert, key)
+        urls = {"FROM_SESSION_STORE_URL": table.url, "TO_SESSION_STORE_URL": made.url}
+        done = command.json("migrate", "--verify", **urls)
+        assert done["created"] == done["verified"]["equal"] == len(table.live())
+        yield made
+        others = "SELECT count(*) FROM sessions_cache WHERE value = 'x'"
+        assert database.execute(others) == [(3,)]
+
+
+def test_sessions_move_to_a_database_cache_and_back(
+    command: Command, table: Table, cached: CacheTable, empty: Table
+) -> None:
+    live = table.live()
+    found = {key: it for key, it in cached.contents().items() if key.islower()}
+    assert_same(live, found)
+    again = command.json(
+        "migrate", FROM_SESSION_STORE_URL=table.url, TO_SESSION_STORE_URL=cached.url
+    )
+    assert (again["created"], again["same"]) == (0, len(live))
+    urls = {"FROM_SESSION_STORE_URL": cached.url, "TO_SESSION_STORE_URL": empty.url}
+    done = command.json("migrate", "--verify", **urls)
+    assert done["created"] == done["verified"]["equal"] == len(live)
+    assert_same(live, empty.contents())
+
+
+def test_sessions_of_a_database_cache_are_counted_and_ended(
+    command: Command, table: Table, cached: CacheTable
+) -> None:
+    live = table.live()
+    stats = command.json("stats", SESSION_STORE_URL=cached.url)
+    assert (stats["sessions"], stats["live"]) == (len(live), len(live))
+    user, count = next((user, n) for user, n in users_of(live).most_common() if user)
+    ended = command.json("revoke", "--user", user, "--yes", SESSION_STORE_URL=cached.url)
+    assert ended["revoked"] == count
+    assert users_of(cached.contents())[user] == 0
+    ends = {key: end for key, (_, end) in cached.contents().items()}
+    urls = {"SESSION_STORE_URL": cached.url, "USERS_DATABASE_URL": table.url}
+    done = command.json("rotate", **urls)
+    assert done["logins_renewed"] > 0
+    for key, (_, end) in cached.contents().items():
+        assert abs((end - ends[key]).total_seconds()) < 2
+    again = command.json("rotate", **urls)
+    assert (again["logins_renewed"], again["passes"]) == (0, 1)
+    empty = command.json("clear-expired", "--empty", SESSION_STORE_URL=cached.url)
+    assert empty["empty"] == sum(not data for data, _ in live.values())
+
+
+# memcached, which takes sessions and cannot list them
+
+
+def test_sessions_move_to_memcached(command: Command, table: Table) -> None:
+    prefix, live = secrets.token_hex(4), table.live()
+    base = os.environ["TEST_MEMCACHED_URL"]
+    url = f"{base}{'&' if '?' in base else '?'}prefix={prefix}"
+    urls = {"FROM_SESSION_STORE_URL": table.url, "TO_SESSION_STORE_URL": url}
+    assert command.json("migrate", "--dry-run", **urls)["created"] == len(live)
+    done = command.json("migrate", "--verify", **urls)
+    assert done["created"] == done["verified"]["equal"] == len(live)
+    server = base.removeprefix("memcached://").partition("?")[0]
+    cache = PyMemcacheCache(server, {"KEY_PREFIX": prefix})
+    for key, (data, _) in live.items():
+        found = cache.get(f"django.contrib.sessions.cache{key}")
+        assert repr(found) == repr(data)
+    key, (data, _) = next((key, it) for key, it in live.items() if it[0])
+    table.execute("DELETE FROM django_session WHERE session_key <> %s", key)
+    name = f"django.contrib.sessions.cache{key}"
+    cache.set(name, data | {"more": 1}, 600)
+    assert command.json("migrate", **urls)["kept"] == 1
+    assert cache.get(name) == data | {"more": 1}
+    assert command.json("migrate", "--on-conflict", "replace", **urls)["replaced"] == 1
+    assert cache.get(name) == data
+    cache.close()
+    for verb in ("stats", "list"):
+        refused = command.run(verb, code=6, SESSION_STORE_URL=url)
+        assert "does not support listing sessions" in refused.stderr
+
+
+# A table with copies in a cache
+
+
+@pytest.fixture
+def copies() -> Iterator[Redis]:
+    made = Redis()
+    yield made
+    made.clear()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
+def test_whatever_is_changed_goes_from_the_cache(
+    command: Command, table: Table, copies: Redis, tmp_path: Path, kind: str
+) -> None:
+    start = f"{copies.prefix}:1:django.contrib.sessions.cached_db"
+    live = table.live()
+
+    def remember() -> None:
+        """The copies that a site makes as soon as it reads the sessions."""
+        for key, (data, _) in target.contents().items():
+            copies.client.set(f"{start}{key}", pickle.dumps(data), ex=600)
+
+    def remembered() -> set[str]:
+        names = copies.client.scan_iter(match=f"{start}*", count=1000)
+        return {name.decode().removeprefix(start) for name in names}
+
+    with operations.table(kind, tmp_path) as target:
+        target.fill(0)
+        between = "&" if "?" in target.url else "?"
+        url = f"{target.url}{between}cache_url={quote(copies.url, safe='')}"
+        urls = {"FROM_SESSION_STORE_URL": table.url, "TO_SESSION_STORE_URL": url}
+        assert command.json("migrate", "--verify", **urls)["verified"]["equal"] == len(live)
+        remember()
+        user, count = next((user, n) for user, n in users_of(live).most_common() if user)
+        store = {"SESSION_STORE_URL": url, "USERS_DATABASE_URL": table.url}
+        mine = {key for key, (data, _) in live.items() if data.get("_auth_user_id") == user}
+        done = command.json("revoke", "--user", user, "--yes", SESSION_STORE_URL=url)
+        assert done["revoked"] == count
+        assert remembered() == live.keys() - mine
+        done = command.json("rotate", **store, **TOMORROW)
+        assert done["signed_anew"] == len(live) - count
+        assert remembered() == set()
+        # Sessions that the source has otherwise by now replace those of the target.
+        keys = {
+            "SECRET_KEY": NEW,
+            "SECRET_KEY_FALLBACKS": json.dumps([TOMORROW["SECRET_KEY"], *OLD]),
+        }
+        key = next(key for key in live if key not in mine)
+        text = SessionCodec(NEW).encode({"other": 1})
+        table.execute(
+            "UPDATE django_session SET session_data = %s WHERE session_key = %s", text, key
+        )
+        table.execute("DELETE FROM django_session WHERE session_key <> %s", key)
+        copies.client.set(f"{start}{key}", pickle.dumps(live[key][0]), ex=600)
+        done = command.json("migrate", "--on-conflict", "replace", **urls, **keys)
+        assert done["replaced"] == 1
+        assert remembered() == set()
+        found = target.execute(
+            "SELECT session_data FROM django_session WHERE session_key = %s", key
+        )
+        assert SessionCodec(NEW).decode(found[0][0]) == {"other": 1}

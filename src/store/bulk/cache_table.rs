@@ -1,7 +1,5 @@
-//! The table of a `DatabaseCache`, of which only what has expired is of interest: whatever it was, Django drops
-//! it too when it culls the table.
-
-use std::fmt;
+//! The table of a `DatabaseCache` as a whole: its entries one after the other, and what of it has expired,
+//! which Django drops too, whatever it was, when it culls the table.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -9,33 +7,76 @@ use super::Cleared;
 use super::sql::failed;
 use crate::session::{DateTime, SessionSettings, StoreError};
 use crate::store::connect::ConnectError;
-use crate::store::sql::{Dialect, SqlPool, Zone};
+use crate::store::sql::{Dialect, SqlPool, StoredRow as _, Zone};
 use crate::store::url::StoreUrl;
 
-pub(crate) struct CacheTable {
+/// How many entries are read at a time. Between two reads the file of SQLite is free.
+const ENTRIES: u32 = 500;
+
+pub(super) struct CacheTable {
     pool: SqlPool,
     /// Quoted.
     table: String,
     zone: Zone,
 }
 
-impl fmt::Debug for CacheTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheTable").field("table", &self.table).finish_non_exhaustive()
-    }
+/// An entry, which need not be a session.
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    pub(super) expires: DateTime,
 }
 
 impl CacheTable {
-    /// Connects, if the address is of such a table.
-    pub(crate) async fn connect(
+    pub(super) async fn connect(
         url: &StoreUrl,
+        table: &str,
         settings: &SessionSettings,
-    ) -> Result<Option<Self>, ConnectError> {
-        let Some(table) = url.text("cache_table").filter(|_| url.is_sql()) else { return Ok(None) };
+    ) -> Result<Self, ConnectError> {
         let (pool, _) = SqlPool::connect_to(url).await?;
         let table = pool.dialect().quoted(table);
         let zone = Zone { use_tz: settings.use_tz, time_zone: settings.time_zone.clone() };
-        Ok(Some(Self { pool, table, zone }))
+        Ok(Self { pool, table, zone })
+    }
+
+    /// Some entries whose keys begin so, or about so to the collation of the column, after one of them.
+    pub(super) async fn after(
+        &self,
+        prefix: &str,
+        key: Option<&str>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let dialect = self.pool.dialect();
+        let [first, second, ..] = dialect.parameters();
+        let expires = dialect.read_time("expires");
+        let table = &self.table;
+        let after = key.map_or_else(String::new, |_| format!(" AND cache_key > {second}"));
+        let sql = AssertSqlSafe(format!(
+            "SELECT value, {expires}, cache_key FROM {table} \
+             WHERE cache_key LIKE {first} ESCAPE '!'{after} ORDER BY cache_key LIMIT {ENTRIES}"
+        ));
+        let escaped = prefix.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        let pattern = format!("{escaped}%");
+        macro_rules! entries {
+            ($pool:ident) => {{
+                let mut query = sqlx::query(sql).bind(pattern);
+                if let Some(key) = key {
+                    query = query.bind(key);
+                }
+                let rows = query.fetch_all($pool).await.map_err(failed)?;
+                let mut entries = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    let key = row.try_get_unchecked(2).map_err(failed)?;
+                    let value = row.text()?.as_bytes().to_vec();
+                    entries.push(Entry { key, value, expires: row.time("expires", &self.zone)? });
+                }
+                Ok(entries)
+            }};
+        }
+        match &self.pool {
+            SqlPool::MySql(pool) => entries!(pool),
+            SqlPool::Postgres(pool) => entries!(pool),
+            SqlPool::Sqlite(pool) => entries!(pool),
+        }
     }
 
     /// The condition under which an entry has expired.
@@ -46,7 +87,7 @@ impl CacheTable {
         Ok(format!("expires < {}", dialect.time(&format!("'{now}'"))))
     }
 
-    pub(crate) async fn count_expired(&self, now: DateTime) -> Result<u64, StoreError> {
+    pub(super) async fn count_expired(&self, now: DateTime) -> Result<u64, StoreError> {
         let sql = format!("SELECT count(*) FROM {} WHERE {}", self.table, self.expired(now)?);
         let query = sqlx::raw_sql(AssertSqlSafe(sql));
         let count: i64 = match &self.pool {
@@ -60,7 +101,7 @@ impl CacheTable {
 
     /// Removes some of those that expired before `now`, the oldest first. One that somebody renews at that
     /// moment stays.
-    pub(crate) async fn clear_expired(
+    pub(super) async fn clear_expired(
         &self,
         now: DateTime,
         entries: u32,
@@ -86,7 +127,7 @@ impl CacheTable {
         Ok(Cleared { sessions: sessions.map_err(failed)?, reached: None })
     }
 
-    pub(crate) async fn close(&self) {
+    pub(super) async fn close(&self) {
         self.pool.close().await;
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use super::{BulkStore, Change, Cleared, Coding, Estimate, Filter, Place, Scan, StoredSession};
 use crate::codec::SessionData;
 use crate::codec::cache::CacheKeys;
-use crate::session::{DateTime, SessionStore, StoreError};
+use crate::session::{DateTime, SessionRecord, SessionStore, StoreError};
 use crate::store::Cache;
 
 /// How many copies are forgotten side by side.
@@ -96,6 +96,14 @@ impl BulkStore for CachedBulk {
 
     async fn bulk_exists(&self, sessions: &[(&str, Place)]) -> Result<Vec<bool>, StoreError> {
         self.table.bulk_exists(sessions).await
+    }
+
+    /// Copies are forgotten before and after, as of what is deleted, whatever came of it.
+    async fn save(&self, found: &StoredSession, record: SessionRecord) -> Result<(), StoreError> {
+        self.forget(vec![&found.session_key]).await?;
+        let saved = self.table.save(found, record).await;
+        self.forget(vec![&found.session_key]).await?;
+        saved
     }
 
     async fn note_user(&self, session_key: &str, data: &SessionData) -> Result<(), StoreError> {

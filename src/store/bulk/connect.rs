@@ -1,6 +1,10 @@
 //! From an address to a store that is read as a whole.
 
+use std::sync::Arc;
+
 use super::BulkStore;
+use super::cache::CacheBulk;
+use super::cache_table::CacheTable;
 use super::cached_db::CachedBulk;
 #[cfg(unix)]
 use super::file::FileBulk;
@@ -8,18 +12,17 @@ use super::mysql::MySqlBulk;
 use super::postgres::PostgresBulk;
 use super::redis::RedisBulk;
 use super::sqlite::SqliteBulk;
-use crate::codec::cache::CacheEngine;
+use crate::codec::cache::{CacheBackend, CacheCodec, CacheEngine};
 use crate::codec::{Format, Serializer, SessionCodec};
 use crate::session::{SessionSettings, StoreError};
-use crate::store::connect::{ConnectError, cache, connect_to, redis_parts};
+use crate::store::connect::{ConnectError, cache, check_table, connect_to, keys, redis_parts};
 use crate::store::sql::{SqlPool, Zone};
 use crate::store::url::StoreUrl;
+use crate::store::{DatabaseCache, SqlStore};
 
 /// Whether the sessions at such an address can be listed.
 pub(crate) fn is_listed(url: &StoreUrl) -> bool {
-    url.is_sql() && url.text("cache_table").is_none()
-        || url.scheme().starts_with("redis")
-        || cfg!(unix) && url.scheme() == "file"
+    url.is_sql() || url.scheme().starts_with("redis") || cfg!(unix) && url.scheme() == "file"
 }
 
 /// Connects to the store at an address, as [`crate::store::connect`] does.
@@ -28,18 +31,36 @@ pub(crate) fn is_listed(url: &StoreUrl) -> bool {
 ///
 /// # Errors
 ///
-/// [`ConnectError`]; `Unsupported` within if sessions cannot be listed there.
+/// [`ConnectError`]; `Unsupported` within if nothing is kept there. memcached takes sessions and gives those whose
+/// keys are known; that it cannot list them is seen when they are [scanned](BulkStore::scan).
 pub(crate) async fn connect(
     url: &StoreUrl,
     settings: &SessionSettings,
 ) -> Result<Box<dyn BulkStore>, ConnectError> {
+    if url.scheme() == "memcached" {
+        let (cache, keys, codec) = cache(url, CacheEngine::Cache).await?;
+        let sessions = connect_to(url, settings).await?;
+        return Ok(Box::new(CacheBulk::new(cache, keys, codec, settings, sessions, None)));
+    }
     if !is_listed(url) {
         return Err(ConnectError::Connect(StoreError::Unsupported {
             operation: "listing sessions",
         }));
     }
-    let sessions = connect_to(url, settings).await?;
     if url.is_sql() {
+        check_table(url)?;
+    }
+    if let Some(name) = url.text("cache_table").filter(|_| url.is_sql()) {
+        let cache = Arc::new(DatabaseCache::connect_to(url, name, settings).await?);
+        let table = CacheTable::connect(url, name, settings).await?;
+        let (keys, codec) =
+            (keys(url, CacheEngine::Cache), CacheCodec::new(CacheBackend::Database));
+        let sessions = connect_to(url, settings).await?;
+        return Ok(Box::new(CacheBulk::new(cache, keys, codec, settings, sessions, Some(table))));
+    }
+    if url.is_sql() {
+        // The table alone: whoever writes looks after the copies.
+        let sessions = Arc::new(SqlStore::connect_to(url, settings).await?);
         let codec = reading_all(settings.codec()?);
         let (pool, _) = SqlPool::connect_to(url).await?;
         let zone = Zone { use_tz: settings.use_tz, time_zone: settings.time_zone.clone() };
@@ -62,9 +83,11 @@ pub(crate) async fn connect(
     #[cfg(unix)]
     if url.scheme() == "file" {
         let files = crate::store::FileStore::connect_to(url, settings)?;
+        let sessions = connect_to(url, settings).await?;
         let codec = reading_all(settings.codec()?);
         return Ok(Box::new(FileBulk::new(files, settings, codec, sessions)));
     }
+    let sessions = connect_to(url, settings).await?;
     Ok(Box::new(RedisBulk::new(redis_parts(url).await?, settings, sessions)))
 }
 

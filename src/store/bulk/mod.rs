@@ -8,6 +8,7 @@
 //! it is one snapshot, exactly once; a key that comes or goes meanwhile may be seen or not elsewhere.
 
 mod batch;
+mod cache;
 mod cache_table;
 mod cached_db;
 mod coding;
@@ -29,13 +30,12 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 
 pub(crate) use self::batch::{Batches, Sink};
-pub(crate) use self::cache_table::CacheTable;
 pub(crate) use self::coding::{Coding, OpenError, Opened};
 pub(crate) use self::connect::{connect, is_listed};
 pub(crate) use self::part::Part;
 pub(crate) use self::users::BulkUsers;
 use crate::codec::SessionData;
-use crate::session::{DateTime, SessionStore, StoreError, USER_ID_KEY};
+use crate::session::{DateTime, Revision, SessionRecord, SessionStore, StoreError, USER_ID_KEY};
 use crate::store::{RedisError, SqlError};
 
 /// Whether an error may be about one of the sessions, so that others can be written all the same. A disk
@@ -81,6 +81,12 @@ pub(crate) fn user(data: &SessionData) -> Option<String> {
     }
 }
 
+/// Whether an entry of a cache is a copy of the engine `cached_db`: the prefix of `cache` is the beginning of its
+/// own.
+fn is_of_cached_db(prefix: &str, session_key: &str) -> bool {
+    prefix.ends_with("sessions.cache") && session_key.starts_with("d_db")
+}
+
 /// A session as it lies in a store; perhaps it is none.
 #[derive(Clone)]
 pub(crate) struct StoredSession {
@@ -90,6 +96,16 @@ pub(crate) struct StoredSession {
     pub(crate) value: Vec<u8>,
     pub(crate) expire_date: DateTime,
     pub(crate) place: Place,
+}
+
+impl StoredSession {
+    /// Which state of the session it is, to whoever saves it.
+    pub(crate) fn revision(&self) -> Revision {
+        match self.place {
+            Place::Counted(counted) => Revision::new(counted),
+            _ => Revision::new(&*self.value),
+        }
+    }
 }
 
 /// Neither the key nor the value is shown.
@@ -109,6 +125,8 @@ pub(crate) enum Place {
     Key,
     /// `ctid` and `xmin`: a version of a row.
     Postgres { block: u32, offset: u16, xmin: u32 },
+    /// By its key, and by what the server counts: a [`Revision`] of memcached.
+    Counted([u8; 24]),
     /// `rowid`, and by its value.
     Sqlite(i64),
 }
@@ -231,6 +249,12 @@ pub(crate) trait BulkStore: fmt::Debug + Send + Sync {
 
     /// Which of these keys are taken; each has been read in its place a moment ago.
     async fn bulk_exists(&self, sessions: &[(&str, Place)]) -> Result<Vec<bool>, StoreError>;
+
+    /// Saves a session over the one that was found, if it still is that.
+    async fn save(&self, found: &StoredSession, record: SessionRecord) -> Result<(), StoreError> {
+        let record = SessionRecord { revision: Some(found.revision()), ..record };
+        self.sessions().save(&record).await.map(drop)
+    }
 
     /// Notes whose a session is by now, where a column says so.
     async fn note_user(&self, _session_key: &str, _data: &SessionData) -> Result<(), StoreError> {

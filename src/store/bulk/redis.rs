@@ -9,6 +9,7 @@ use redis::{Cmd, Value};
 
 use super::{
     BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
+    is_of_cached_db,
 };
 use crate::codec::cache::CacheKeys;
 use crate::session::{DateTime, SessionSettings, SessionStore, StoreError};
@@ -259,8 +260,7 @@ impl Scan for RedisScan {
                 if !self.filter.takes(&session_key, expire_date, &self.store.time_zone) {
                     continue;
                 }
-                // The prefix of one of Django's engines is the beginning of that of another.
-                if prefix.ends_with("sessions.cache") && session_key.starts_with("d_db") {
+                if is_of_cached_db(&prefix, &session_key) {
                     continue;
                 }
                 let session = StoredSession { session_key, value, expire_date, place: Place::Key };
