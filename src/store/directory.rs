@@ -372,13 +372,40 @@ impl Locked<'_> {
         modified: Option<Timestamp>,
         whatever: bool,
     ) -> Result<Replaced, FileError> {
+        Ok(self.put(content, modified, whatever)?.0)
+    }
+
+    /// Replaces what is in it and nothing else: where somebody touches it meanwhile, the new one is touched.
+    #[cfg(feature = "cli")]
+    pub(super) fn replace_content(self, content: &[u8]) -> Result<Replaced, FileError> {
+        let before = self.modified()?;
+        let (replaced, written) = self.put(content, Some(before), false)?;
+        // Who touched the old one and found it still in its place has done so by now.
+        let touched = self.modified()?;
+        if replaced == Replaced::Done && touched != before {
+            let now = written.file.metadata().map_err(FileError::io("read"))?;
+            if modified(&now)? == before {
+                set_modified(&written.file, touched)?;
+            }
+        }
+        Ok(replaced)
+    }
+
+    fn put(
+        &self,
+        content: &[u8],
+        modified: Option<Timestamp>,
+        whatever: bool,
+    ) -> Result<(Replaced, Temporary), FileError> {
         let temporary = self.directory.write(&self.name, content, modified)?;
         // Whoever takes locks sees the new file when it is certain that it stays. Nobody else knows
         // of it, so there is nothing to wait for.
         wait_for_lock(&temporary.file, Instant::now())?;
         match self.directory.metadata(&self.path)? {
-            None => return Ok(Replaced::Gone),
-            Some(now) if !whatever && id(&now) != self.found.id => return Ok(Replaced::Changed),
+            None => return Ok((Replaced::Gone, temporary)),
+            Some(now) if !whatever && id(&now) != self.found.id => {
+                return Ok((Replaced::Changed, temporary));
+            }
             Some(_) => {}
         }
         let replaced = match self.exchange(&temporary, whatever) {
@@ -390,7 +417,7 @@ impl Locked<'_> {
             replaced => replaced?,
         };
         self.directory.sync_names()?;
-        Ok(replaced)
+        Ok((replaced, temporary))
     }
 
     /// Exchanges both names. If it was not the file that was locked which came out, somebody has put

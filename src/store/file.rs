@@ -581,7 +581,7 @@ impl Inner {
     }
 
     /// Replaces the content, if it still is what was read; tells whether it was. The time of modification
-    /// stays what it is by now, which somebody may have moved.
+    /// stays what it is, which somebody may move at that moment.
     pub(super) fn replace(
         &self,
         session_key: &str,
@@ -591,8 +591,7 @@ impl Inner {
         let Some(name) = self.name(session_key) else { return Ok(false) };
         match self.directory.lock(&name)? {
             Some(locked) if locked.content() == before => {
-                let modified = locked.modified()?;
-                Ok(locked.replace(content, Some(modified), false)? == Replaced::Done)
+                Ok(locked.replace_content(content)? == Replaced::Done)
             }
             _ => Ok(false),
         }

@@ -211,3 +211,50 @@ impl Scan for FileScan {
         tokio::join!(read, hand_over).0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::codec::SecretKey;
+    use crate::session::{SessionKey, SessionRecord};
+    use crate::store::bulk;
+
+    /// Somebody makes a session live longer at the moment at which it is signed anew.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_touched_while_it_is_replaced_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let key = SecretKey::new("correct horse battery staple").unwrap();
+        let settings = SessionSettings::default().with_secret_key(key);
+        let store: Arc<dyn BulkStore> = bulk::connect(&url, &settings).await.unwrap().into();
+        let end = |hours| settings.datetime(Timestamp::now() + SignedDuration::from_hours(hours));
+        let mut record = SessionRecord {
+            session_key: SessionKey::generate(),
+            data: Arc::default(),
+            expire_date: end(1),
+            revision: None,
+        };
+        store.sessions().create(&record).await.unwrap();
+        let key = record.session_key.as_str().to_owned();
+        let found = async || store.bulk_get(&[&key]).await.unwrap().remove(0).unwrap();
+        let mut ends = end(1);
+        for round in 0..500 {
+            let stored = found().await;
+            let replacing = Arc::clone(&store);
+            let replacing = tokio::spawn(async move {
+                let opened = replacing.coding().open(&stored).unwrap();
+                let value = replacing.coding().seal(&opened.data, Some(round)).unwrap();
+                let change = Change { stored: &stored, value };
+                replacing.bulk_update(&[change]).await.unwrap()
+            });
+            record.expire_date = ends;
+            store.sessions().touch(&record).await.unwrap();
+            assert_eq!(replacing.await.unwrap(), [0; 0]);
+            let left = found().await.expire_date.since(ends).unwrap();
+            assert!(left.abs() < SignedDuration::from_secs(1), "{round}: {left}");
+            ends = ends.checked_add(SignedDuration::from_hours(1)).unwrap();
+        }
+    }
+}
