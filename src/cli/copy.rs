@@ -271,11 +271,15 @@ impl Copier {
             // One that has gone meanwhile was deleted there, and stays so.
             let Some(found) = found else { continue };
             let decision = self.decision(carried, &found);
-            if let Decision::Write(data, expire_date) = &decision
-                && !self.overwrite(carried, found, data, *expire_date).await?
-            {
-                add(&self.copied.kept, 1);
-                continue;
+            if let Decision::Write(data, expire_date) = &decision {
+                match self.overwrite(carried, found, data, *expire_date).await? {
+                    Some(true) => {}
+                    Some(false) => {
+                        add(&self.copied.kept, 1);
+                        continue;
+                    }
+                    None => continue,
+                }
             }
             self.count(carried, &decision);
         }
@@ -306,37 +310,36 @@ impl Copier {
         add(counter, 1);
     }
 
-    /// Writes over the session that was found, if it still is that; false if somebody else was faster.
+    /// Writes over the session that was found, if it still is that; false if somebody else was faster, none if it
+    /// cannot be stored.
     async fn overwrite(
         &self,
         carried: &Carried,
         found: StoredSession,
         data: &SessionData,
         expire_date: DateTime,
-    ) -> Result<bool, CliError> {
-        let Some(session_key) = SessionKey::parse(&carried.stored.session_key) else {
-            self.rejects.add(&carried.stored, &"the session key is none that Django takes")?;
-            return Ok(true);
+    ) -> Result<Option<bool>, CliError> {
+        let stored = &carried.stored;
+        let Some(session_key) = SessionKey::parse(&stored.session_key) else {
+            self.rejects.add(stored, &"the session key is none that Django takes")?;
+            return Ok(None);
         };
-        let record = SessionRecord {
-            session_key,
-            data: Arc::new(data.clone()),
-            expire_date,
-            revision: None,
-        };
-        match again(|| self.target.save(&found, record.clone())).await {
+        let written = Arc::new(data.clone());
+        let record = SessionRecord { session_key, data: written, expire_date, revision: None };
+        let saved = again(|| self.target.save(&found, record.clone())).await;
+        match saved {
             Ok(()) => {
-                let key = &carried.stored.session_key;
-                again(|| self.target.note_user(key, data)).await?;
-                Ok(true)
+                again(|| self.target.note_user(&stored.session_key, data)).await?;
+                return Ok(Some(true));
             }
-            Err(StoreError::Conflict | StoreError::Update) => Ok(false),
-            Err(StoreError::Encode(error)) => {
-                self.rejects.add(&carried.stored, &error)?;
-                Ok(true)
+            Err(StoreError::Conflict | StoreError::Update) => return Ok(Some(false)),
+            Err(StoreError::Encode(error)) => self.rejects.add(stored, &error)?,
+            Err(error) if bulk::is_of_one_session(&error) => {
+                self.rejects.add(stored, &CliError::from(error))?;
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        Ok(None)
     }
 
     /// Whoever logged out while the session was copied stays logged out.

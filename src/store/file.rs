@@ -503,6 +503,8 @@ pub(super) struct FileSession {
     pub(super) session_key: String,
     pub(super) content: Vec<u8>,
     pub(super) expire_date: DateTime,
+    /// Nothing is in it yet.
+    is_being_made: bool,
 }
 
 /// What commands do to many, whose content stays as it is.
@@ -515,18 +517,8 @@ impl Inner {
             let name = name?;
             let session_key = name.strip_prefix(&*self.cookie_name).filter(|key| is_legal(key));
             let Some(session_key) = session_key else { continue };
-            let found = match self.find(session_key) {
-                Ok(found) => found.filter(|found| !found.content.is_empty()),
-                // It is there, and no session that anybody could read.
-                Err(FileError::TooLarge { .. }) => Some(self.unread(session_key, Vec::new())),
-                Err(FileError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
-                {
-                    Some(self.unread(session_key, Vec::new()))
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(found) = found
+            // Somebody is just making the one that is empty.
+            if let Some(found) = self.find(session_key)?.filter(|found| !found.is_being_made)
                 && !take(found)
             {
                 break;
@@ -537,22 +529,34 @@ impl Inner {
 
     pub(super) fn find(&self, session_key: &str) -> Result<Option<FileSession>, FileError> {
         let Some(name) = self.name(session_key) else { return Ok(None) };
-        let Some(Found { content, modified, .. }) = self.directory.read(&name)? else {
-            return Ok(None);
-        };
-        Ok(Some(self.expiring(session_key, content, modified)))
+        match self.directory.read(&name) {
+            Ok(None) => Ok(None),
+            Ok(Some(Found { content, modified, .. })) => {
+                Ok(Some(self.expiring(session_key, content, modified)))
+            }
+            // It is there, and no session that anybody could read.
+            Err(FileError::TooLarge { .. }) => Ok(Some(self.unread(session_key, Vec::new()))),
+            Err(FileError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Ok(Some(self.unread(session_key, Vec::new())))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn expiring(&self, session_key: &str, content: Vec<u8>, modified: Timestamp) -> FileSession {
         let end = self.life_of(&content).and_then(|life| self.expire_date(&life, modified));
+        let is_being_made = content.is_empty();
         let found = self.unread(session_key, content);
-        FileSession { expire_date: end.unwrap_or(found.expire_date), ..found }
+        FileSession { expire_date: end.unwrap_or(found.expire_date), is_being_made, ..found }
     }
 
     /// One of which nobody knows when it expires.
     fn unread(&self, session_key: &str, content: Vec<u8>) -> FileSession {
         let expire_date = DateTime::now(Timestamp::MAX, self.use_tz, &self.time_zone);
-        FileSession { session_key: session_key.to_owned(), content, expire_date }
+        let session_key = session_key.to_owned();
+        FileSession { session_key, content, expire_date, is_being_made: false }
     }
 
     /// Whether there can be a file for this key.

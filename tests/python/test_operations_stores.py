@@ -245,6 +245,27 @@ def test_a_key_that_no_file_can_have_is_reported(
     assert sum(done["rejected"].values()) == 1
 
 
+def test_a_file_that_is_no_session_keeps_no_other_from_being_copied(
+    command: Command, table: Table, files: Files
+) -> None:
+    live = table.live()
+    first, second = list(live)[:2]
+    large, empty = (files.directory / f"sessionid{key}" for key in (first, second))
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    empty.write_bytes(b"")
+    urls = {"FROM_SESSION_STORE_URL": table.url, "TO_SESSION_STORE_URL": files.url}
+    done = command.json("migrate", **urls)
+    assert (done["same"], done["kept"]) == (len(live) - 2, 2)
+    done = command.json("migrate", "--on-conflict", "replace", code=7, **urls)
+    assert (done["same"], done["kept"], done["replaced"]) == (len(live) - 2, 0, 1)
+    assert sum(done["rejected"].values()) == 1
+    assert large.stat().st_size == 1 << 30
+    large.unlink()
+    empty.unlink()
+    assert command.json("migrate", **urls)["created"] == 2
+
+
 # Redis Cluster
 
 
