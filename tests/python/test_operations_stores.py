@@ -208,7 +208,9 @@ def test_nothing_that_a_site_saves_during_a_rotation_is_lost(
         for saver in savers:
             saver.start()
         try:
-            for _ in range(3):
+            for rotation in range(50):
+                if rotation >= 3 and len(saved) == len(names) and min(saved.values()) > 1:
+                    break
                 process = command.start("rotate", "--json", "--quiet", **urls, **TOMORROW)
                 process.communicate(timeout=300)
                 assert process.returncode in (0, 7)
