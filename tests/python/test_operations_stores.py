@@ -110,7 +110,8 @@ def test_sessions_move_to_files_and_back(
 
 def test_django_reads_the_files(command: Command, table: Table, files: Files) -> None:
     command.json("convert", SESSION_STORE_URL=files.url, USERS_DATABASE_URL=table.url)
-    live = {key: files.contents()[key] for key in table.live()}
+    contents = files.contents()
+    live = {key: contents[key] for key in table.live()}
     with override_settings(SECRET_KEY=NEW, SESSION_FILE_PATH=str(files.directory)):
         for key, (data, _) in live.items():
             session = django_file.SessionStore(key)
