@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::{DateTime, SessionStore};
-use crate::store::bulk::{self, BulkStore, Cleared, Coding, Filter, StoredSession};
+use crate::store::bulk::{self, BulkStore, Coding, Filter, StoredSession};
 
 /// How long to wait for a replica that is behind before it is asked again.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     site: SiteArguments,
     #[command(flatten)]
     work: WorkArguments,
-    /// How many sessions one statement deletes
+    /// How many sessions one statement deletes at most; with --rate as many as in a fiftieth of a second
     #[arg(long, value_name = "SESSIONS", default_value = "1000")]
     batch: NonZeroU32,
     /// How many milliseconds to rest after each statement
@@ -115,26 +115,11 @@ impl Arguments {
             deleted.expired = expected.unwrap_or_default();
             return Ok(Ended::Complete);
         }
-        let batch = self.batch.get();
-        let clear = async |from| {
-            self.wait_for_replicas(&**store, stop).await?;
-            Ok(again(|| store.clear_expired(now, batch, from)).await?)
-        };
-        self.in_steps(expected, stop, deleted, clear).await
-    }
-
-    /// One step after the other, each from where the last one ended.
-    async fn in_steps(
-        &self,
-        expected: Option<u64>,
-        stop: &Stop,
-        deleted: &mut Deleted,
-        clear: impl AsyncFn(Option<DateTime>) -> Result<Cleared, CliError>,
-    ) -> Result<Ended, CliError> {
         let progress = Progress::new("clear-expired", expected, self.work.quiet());
         let counter = progress.counter();
         let pace = self.work.pace();
-        let batch = self.batch.get();
+        let most = usize::try_from(self.batch.get()).unwrap_or(usize::MAX);
+        let batch = u32::try_from(pace.few(most)).unwrap_or(u32::MAX);
         let mut from = None;
         // Those that others held are looked at once more from the beginning.
         let mut is_again = false;
@@ -143,7 +128,8 @@ impl Arguments {
                 return Ok(Ended::Stopped);
             }
             pace.turn(batch as usize).await;
-            let cleared = clear(from).await?;
+            self.wait_for_replicas(&**store, stop).await?;
+            let cleared = again(|| store.clear_expired(now, batch, from)).await?;
             deleted.expired += cleared.sessions;
             counter.add(usize::try_from(cleared.sessions).unwrap_or_default(), 0);
             if cleared.sessions < u64::from(batch) {

@@ -13,6 +13,9 @@ use super::error::CliError;
 use super::progress::Progress;
 use crate::store::bulk::{Batches, BulkStore, Filter, Sink, StoredSession};
 
+/// How many times a second something is done where there is a rate.
+const GOES: u32 = 50;
+
 /// How much at a time, and how fast.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Work")]
@@ -105,6 +108,13 @@ impl Pace {
         Self { rate, next: Mutex::new(Instant::now()) }
     }
 
+    /// How many sessions are done in one go, of so many. Where there is a rate they are few, so that the store's
+    /// other users wait for little at a time and not once in a while for much.
+    pub(super) fn few(&self, most: usize) -> usize {
+        let rate = self.rate.map_or(most, |rate| (rate / GOES).max(1) as usize);
+        rate.min(most).max(1)
+    }
+
     /// Waits until there is time for so many.
     pub(super) async fn turn(&self, sessions: usize) {
         let Some(rate) = self.rate else { return };
@@ -183,17 +193,22 @@ impl Walk {
                 loop {
                     let batch = batches.lock().await.recv().await;
                     let Some(batch) = batch else { return Ok(()) };
-                    if stop.is_set() {
-                        // Nobody takes the rest, and the readers end.
-                        batches.lock().await.close();
-                        return Ok(());
-                    }
                     let (part, number, rest) = (batch.part, batch.number, batch.rest);
-                    let count = batch.sessions.len();
-                    let bytes = batch.sessions.iter().map(|it| it.value.len()).sum();
-                    pace.turn(count).await;
-                    work(batch.sessions).await?;
-                    counter.add(count, bytes);
+                    let mut left = batch.sessions;
+                    while !left.is_empty() {
+                        if stop.is_set() {
+                            // Nobody takes the rest, and the readers end.
+                            batches.lock().await.close();
+                            return Ok(());
+                        }
+                        let later = left.split_off(pace.few(left.len()));
+                        let few = std::mem::replace(&mut left, later);
+                        let count = few.len();
+                        let bytes = few.iter().map(|it| it.value.len()).sum();
+                        pace.turn(count).await;
+                        work(few).await?;
+                        counter.add(count, bytes);
+                    }
                     checkpoint.done(part, number, rest)?;
                 }
             });
