@@ -512,11 +512,15 @@ pub(super) struct FileSession {
 impl Inner {
     /// Takes each session in the directory, until that answers that it was enough. Empty files are passed
     /// over: Django makes one before it writes a session.
-    pub(super) fn each(&self, mut take: impl FnMut(FileSession) -> bool) -> Result<(), StoreError> {
+    pub(super) fn each(
+        &self,
+        is_meant: impl Fn(&str) -> bool,
+        mut take: impl FnMut(FileSession) -> bool,
+    ) -> Result<(), StoreError> {
         for name in self.directory.names()? {
             let name = name?;
             let session_key = name.strip_prefix(&*self.cookie_name).filter(|key| is_legal(key));
-            let Some(session_key) = session_key else { continue };
+            let Some(session_key) = session_key.filter(|key| is_meant(key)) else { continue };
             // Somebody is just making the one that is empty.
             if let Some(found) = self.find(session_key)?.filter(|found| !found.is_being_made)
                 && !take(found)

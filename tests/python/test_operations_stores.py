@@ -166,8 +166,9 @@ def test_files_are_signed_anew_and_keep_their_dates(
     assert done["signed_anew"] == len(live)
     assert done["logins_renewed"] > 0
     codec = SessionCodec(TOMORROW["SECRET_KEY"], accept=operations.EVERYTHING)
+    texts = files.texts()
     for key in live:
-        codec.decode(files.texts()[key])
+        codec.decode(texts[key])
     fallbacks = [NEW, *OLD]
     codec = SessionCodec(TOMORROW["SECRET_KEY"], fallbacks=fallbacks, accept=operations.EVERYTHING)
     after = files.contents(codec)

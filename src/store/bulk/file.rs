@@ -1,4 +1,5 @@
-//! Session files in a directory, read one after the other in the order of the directory.
+//! Session files in a directory, read in the order of the directory, by several readers who each take a share of
+//! the keys.
 
 use std::sync::Arc;
 
@@ -6,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    BulkStore, Change, Cleared, Coding, Estimate, Filter, Part, Place, Scan, Sink, StoredSession,
+    BulkStore, Change, Cleared, Coding, Estimate, Filter, KeyRange, Part, Place, Scan, Sink,
+    StoredSession,
 };
 use crate::codec::SessionCodec;
 use crate::session::{DateTime, SessionSettings, SessionStore, StoreError};
@@ -15,6 +17,8 @@ use crate::store::{FileError, FileStore};
 
 /// How many files are handed over at a time.
 const FILES: usize = 100;
+/// How many parts a directory has. For each of them it is listed once.
+const PARTS: u32 = 8;
 
 #[derive(Clone, Debug)]
 pub(super) struct FileBulk {
@@ -178,14 +182,27 @@ struct FileScan {
 #[async_trait]
 impl Scan for FileScan {
     fn parts(&self) -> Vec<Part> {
-        vec![Part::Whole]
+        let part = |index| {
+            let keys = KeyRange::share(index, PARTS);
+            let (from, to) = keys.bounds();
+            Part::Keys { from: from.map(str::to_owned), to: to.map(str::to_owned) }
+        };
+        (1..=PARTS).map(part).collect()
     }
 
-    async fn read(&self, _part: &Part, sink: &mut Sink) -> Result<(), StoreError> {
+    async fn read(&self, part: &Part, sink: &mut Sink) -> Result<(), StoreError> {
+        let (from, to) = match part {
+            Part::Keys { from, to } => (from.clone(), to.clone()),
+            _ => (None, None),
+        };
+        let is_of_part = move |key: &str| {
+            from.as_deref().is_none_or(|from| key >= from)
+                && to.as_deref().is_none_or(|to| key < to)
+        };
         let (sender, mut found) = mpsc::channel::<Vec<FileSession>>(1);
         let read = self.files.run(move |files| {
             let mut few = Vec::with_capacity(FILES);
-            files.each(|session| {
+            files.each(is_of_part, |session| {
                 few.push(session);
                 few.len() < FILES || sender.blocking_send(std::mem::take(&mut few)).is_ok()
             })?;
