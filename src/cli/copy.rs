@@ -426,7 +426,7 @@ fn decide(
         Policy::Newer if is_newer => write(),
         Policy::Keep | Policy::Newer => Decision::Keep,
         // What one user left there is none of another's business.
-        Policy::Merge if bulk::user(ours.data) != bulk::user(theirs.data) => {
+        Policy::Merge if are_of_two_users(ours.data, theirs.data) => {
             if is_newer {
                 write()
             } else {
@@ -448,6 +448,10 @@ fn decide(
             Decision::Write(data, later)
         }
     }
+}
+
+fn are_of_two_users(one: &SessionData, other: &SessionData) -> bool {
+    matches!((bulk::user(one), bulk::user(other)), (Some(one), Some(other)) if one != other)
 }
 
 /// Whether two sessions hold the same, one perhaps as JSON and the other out of a pickle.
