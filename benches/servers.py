@@ -73,6 +73,7 @@ VARIANTS = {
         Variant("native", f"{OURS}.backends.native", "ours"),
     ],
 }
+UVICORN = ["uvicorn", "--log-level", "warning", "--no-access-log"]
 SERVERS = {
     "gunicorn sync": ["gunicorn", "--workers", "1", "--worker-class", "sync"],
     "gunicorn gthread": [
@@ -84,10 +85,12 @@ SERVERS = {
         "--threads",
         "8",
     ],
-    "uvicorn": ["uvicorn", "--log-level", "warning", "--no-access-log"],
+    "uvicorn": [*UVICORN, "--loop", "asyncio", "--http", "h11"],
+    # As it runs where it was installed under this name.
+    "uvicorn[standard]": [*UVICORN, "--loop", "uvloop", "--http", "httptools"],
     "daphne": ["daphne", "--verbosity", "0"],
 }
-ASYNCHRONOUS = ("uvicorn", "daphne")
+ASYNCHRONOUS = ("uvicorn", "uvicorn[standard]", "daphne")
 
 
 def database(name: str, *, is_async: bool, pool: bool) -> dict:

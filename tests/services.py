@@ -11,6 +11,8 @@ the command's exit code. ``serve`` keeps them until Ctrl-C and prints the variab
     postgres-replica  TEST_POSTGRES_REPLICA_URL  the same; a hot standby of postgres
     pgbouncer         TEST_PGBOUNCER_URL         the same; transaction pooling before postgres
     mariadb           TEST_MYSQL_URL             mysql://user:password@host:port/database
+    mariadb-primary   TEST_MYSQL_PRIMARY_URL     the same with a log, only if asked for
+    mariadb-replica   TEST_MYSQL_REPLICA_URL     the same, which follows it, only if asked for
     redis             TEST_REDIS_URL             redis://user:password@host:port/0
     redis-tls         TEST_REDIS_TLS_URL         rediss://user:password@host:port/0
                       TEST_REDIS_TLS_CA          path of the authority's certificate
@@ -46,7 +48,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
-from servers.mariadb import MariaDB
+from servers.mariadb import MariaDB, MariaDBPrimary, MariaDBReplica
 from servers.memcached import Memcached
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Postgres, PostgresReplica
@@ -60,7 +62,7 @@ from servers.service import Service
 SERVICES: dict[str, type[Service]] = {
     service.name: service
     for service in (
-        *(Postgres, PostgresReplica, PgBouncer, MariaDB),
+        *(Postgres, PostgresReplica, PgBouncer, MariaDB, MariaDBPrimary, MariaDBReplica),
         *(RedisCluster, RedisSentinel, Redis, RedisTLS, Memcached),
     )
 }
@@ -202,6 +204,11 @@ def serve(names: Sequence[str]) -> int:
     return 0
 
 
+def by_default() -> list[str]:
+    """Return the services that are started if none is named."""
+    return [name for name, service in SERVICES.items() if service.by_default]
+
+
 def chosen(text: str) -> list[str]:
     """Parse the value of --only."""
     names = [name for name in text.replace(",", " ").split() if name]
@@ -220,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("serve", "keep the servers until Ctrl-C"),
     ):
         sub = actions.add_parser(action, help=text)
-        sub.add_argument("--only", type=chosen, default=list(SERVICES), metavar="NAME[,NAME]")
+        sub.add_argument("--only", type=chosen, default=by_default(), metavar="NAME[,NAME]")
         if action == "run":
             sub.usage = "%(prog)s [--only NAME[,NAME]] -- command [argument ...]"
     words = list(sys.argv[1:] if arguments is None else arguments)

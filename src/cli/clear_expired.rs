@@ -12,13 +12,11 @@ use super::copy::again;
 use super::error::CliError;
 use super::output::{Output, Table, duration, grouped};
 use super::progress::Progress;
+use super::replicas::{ReplicaArguments, Watch};
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::{DateTime, SessionStore};
 use crate::store::bulk::{self, BulkStore, Coding, Filter, StoredSession};
-
-/// How long to wait for a replica that is behind before it is asked again.
-const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// Delete sessions that have expired, in small steps along the index of their expiry
 ///
@@ -32,17 +30,14 @@ pub(super) struct Arguments {
     site: SiteArguments,
     #[command(flatten)]
     work: WorkArguments,
+    #[command(flatten)]
+    replicas: ReplicaArguments,
     /// How many sessions one statement deletes at most; with --rate as many as in a fiftieth of a second
     #[arg(long, value_name = "SESSIONS", default_value = "1000")]
     batch: NonZeroU32,
     /// How many milliseconds to rest after each statement
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pause: u64,
-    /// Rest as long as a replica is further behind than so many seconds (PostgreSQL)
-    ///
-    /// The primary says how far its replicas are; a user needs the role pg_monitor to see that.
-    #[arg(long, value_name = "SECONDS")]
-    max_lag: Option<f64>,
     /// Delete those too that are live and hold nothing at all
     #[arg(long)]
     empty: bool,
@@ -64,15 +59,18 @@ impl Arguments {
         let ended = if bulk::is_listed(&url) {
             let store = self.site.connect(&settings).await?;
             let stop = Stop::listen();
-            let mut ended = self.expired(&store, now, &stop, &mut deleted).await?;
+            let replicas = self.replicas.watch(&url).await?;
+            let mut ended = self.expired(&store, now, &stop, &replicas, &mut deleted).await?;
             if self.empty && ended == Ended::Complete {
                 let live = Filter { expires_from: Some(now), ..Filter::default() };
                 let is_empty = |coding: &Coding, session: &StoredSession| {
                     coding.open(session).is_ok_and(|opened| opened.data.is_empty())
                 };
-                (ended, deleted.empty) =
-                    self.walk(&store, "clear-expired --empty", live, &stop, is_empty).await?;
+                (ended, deleted.empty) = self
+                    .walk(&store, "clear-expired --empty", live, &stop, &replicas, is_empty)
+                    .await?;
             }
+            replicas.close().await;
             store.close().await;
             ended
         } else {
@@ -97,13 +95,14 @@ impl Arguments {
         store: &Arc<dyn BulkStore>,
         now: DateTime,
         stop: &Stop,
+        replicas: &Arc<Watch>,
         deleted: &mut Deleted,
     ) -> Result<Ended, CliError> {
         let expected = store.count_expired(now).await?;
         if expected.is_none() && (self.dry_run || !store.has_expiry_index()) {
             let filter = Filter { expires_before: Some(now), ..Filter::default() };
             let (ended, count) =
-                self.walk(store, "clear-expired", filter, stop, |_, _| true).await?;
+                self.walk(store, "clear-expired", filter, stop, replicas, |_, _| true).await?;
             deleted.expired = count;
             if ended == Ended::Complete && !self.dry_run {
                 // What a walk does not show, such as temporary files.
@@ -128,7 +127,7 @@ impl Arguments {
                 return Ok(Ended::Stopped);
             }
             pace.turn(batch as usize).await;
-            self.wait_for_replicas(&**store, stop).await?;
+            replicas.wait(stop).await?;
             let cleared = again(|| store.clear_expired(now, batch, from)).await?;
             deleted.expired += cleared.sessions;
             counter.add(usize::try_from(cleared.sessions).unwrap_or_default(), 0);
@@ -147,14 +146,6 @@ impl Arguments {
         }
     }
 
-    async fn wait_for_replicas(&self, store: &dyn BulkStore, stop: &Stop) -> Result<(), CliError> {
-        let Some(most) = self.max_lag else { return Ok(()) };
-        while !stop.is_set() && store.replica_lag().await?.is_some_and(|lag| lag > most) {
-            tokio::time::sleep(CATCH_UP).await;
-        }
-        Ok(())
-    }
-
     /// Deletes those that are meant, each if it still is what was read; only counts them in a dry run.
     async fn walk(
         &self,
@@ -162,15 +153,11 @@ impl Arguments {
         name: &'static str,
         filter: Filter,
         stop: &Stop,
+        replicas: &Arc<Watch>,
         is_meant: fn(&Coding, &StoredSession) -> bool,
     ) -> Result<(Ended, u64), CliError> {
-        let walk = Walk {
-            store: Arc::clone(store),
-            filter,
-            arguments: self.work.clone(),
-            stop: stop.clone(),
-            checkpoint: None,
-        };
+        let walk =
+            Walk { replicas: Arc::clone(replicas), ..Walk::new(store, filter, &self.work, stop) };
         let expected = store.estimate().await?.sessions;
         let progress = Progress::new(name, expected, self.work.quiet());
         let count = Arc::new(AtomicU64::new(0));

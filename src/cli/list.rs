@@ -43,13 +43,8 @@ impl Arguments {
         let store = self.site.connect(&settings).await?;
         let now = Timestamp::now();
         let from = (!self.expired).then(|| settings.datetime(now));
-        let walk = Walk {
-            store: Arc::clone(&store),
-            filter: Filter { expires_from: from, ..Filter::default() },
-            arguments: self.work.clone(),
-            stop: Stop::listen(),
-            checkpoint: None,
-        };
+        let filter = Filter { expires_from: from, ..Filter::default() };
+        let walk = Walk::new(&store, filter, &self.work, &Stop::listen());
         if !self.json {
             output.write(HEADING)?;
             output.flush()?;

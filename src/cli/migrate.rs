@@ -16,6 +16,7 @@ use super::objects::{Dropped, Objects};
 use super::output::{Output, Table, grouped};
 use super::progress::Progress;
 use super::rejects::Rejects;
+use super::replicas::ReplicaArguments;
 use super::site::address;
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::session::SessionSettings;
@@ -40,6 +41,8 @@ pub(super) struct Arguments {
     choice: Choice,
     #[command(flatten)]
     work: WorkArguments,
+    #[command(flatten)]
+    replicas: ReplicaArguments,
     #[command(flatten)]
     objects: Objects,
     #[command(flatten)]
@@ -149,12 +152,11 @@ impl Arguments {
         };
         let is_resumed = checkpoint.as_ref().is_some_and(|it| it.is_resumed());
         let estimate = source.estimate().await?;
+        let replicas = self.replicas.watch(&to).await?;
         let walk = Walk {
-            store: Arc::clone(&source),
-            filter,
-            arguments: self.work.clone(),
-            stop: Stop::listen(),
             checkpoint: checkpoint.clone(),
+            replicas: Arc::clone(&replicas),
+            ..Walk::new(&source, filter, &self.work, &Stop::listen())
         };
         let copier = Arc::new(Copier {
             source: Some(Arc::clone(&source)),
@@ -197,6 +199,7 @@ impl Arguments {
         output.write(&if self.how.json { summary.to_json() } else { summary.to_text() })?;
         source.close().await;
         target.close().await;
+        replicas.close().await;
         summary.result()
     }
 
@@ -222,13 +225,7 @@ impl Arguments {
         settings: &SessionSettings,
         expected: Option<u64>,
     ) -> Result<Verified, CliError> {
-        let walk = Walk {
-            store: Arc::clone(&walk.store),
-            filter: walk.filter,
-            arguments: walk.arguments.clone(),
-            stop: walk.stop.clone(),
-            checkpoint: None,
-        };
+        let walk = Walk::new(&walk.store, walk.filter, &walk.arguments, &walk.stop);
         let progress = Progress::new("verify", expected, self.work.quiet());
         let counts = Arc::new(Compared::default());
         let (copier, sum) = (Arc::clone(copier), Arc::clone(&counts));

@@ -41,6 +41,7 @@ mod objects;
 mod output;
 mod progress;
 mod rejects;
+mod replicas;
 mod revoke;
 mod rotate;
 mod select;

@@ -10,6 +10,7 @@ use super::copy::again;
 use super::error::CliError;
 use super::output::{Output, grouped};
 use super::progress::Progress;
+use super::replicas::ReplicaArguments;
 use super::select::SelectArguments;
 use super::site::SiteArguments;
 use super::work::{Ended, Stop, Walk, WorkArguments};
@@ -32,6 +33,8 @@ pub(super) struct Arguments {
     select: SelectArguments,
     #[command(flatten)]
     work: WorkArguments,
+    #[command(flatten)]
+    replicas: ReplicaArguments,
     /// Every session that there is, so that everybody is logged out
     #[arg(long)]
     all: bool,
@@ -57,12 +60,11 @@ impl Arguments {
         let settings = self.site.settings()?;
         let store = self.site.connect(&settings).await?;
         let now = Timestamp::now();
+        let filter = Filter { expires_from: Some(settings.datetime(now)), ..Filter::default() };
+        let replicas = self.replicas.watch(&self.site.url()?).await?;
         let walk = Walk {
-            store: Arc::clone(&store),
-            filter: Filter { expires_from: Some(settings.datetime(now)), ..Filter::default() },
-            arguments: self.work.clone(),
-            stop: Stop::listen(),
-            checkpoint: None,
+            replicas: Arc::clone(&replicas),
+            ..Walk::new(&store, filter, &self.work, &Stop::listen())
         };
         let expected = store.estimate().await?.sessions;
         let select = Arc::new(self.select.clone());
@@ -100,6 +102,7 @@ impl Arguments {
             }
         };
         store.close().await;
+        replicas.close().await;
         let is_complete = ended == Ended::Complete;
         output.write(&if self.json {
             let document = json!({

@@ -16,6 +16,7 @@ use super::objects::{Dropped, Kinds, Objects};
 use super::output::{Output, Table, grouped};
 use super::progress::Progress;
 use super::rejects::Rejects;
+use super::replicas::ReplicaArguments;
 use super::site::{SiteArguments, address};
 use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::auth::{AuthSettings, PrimaryKey};
@@ -48,6 +49,8 @@ pub(super) struct Arguments {
     users: UserArguments,
     #[command(flatten)]
     work: WorkArguments,
+    #[command(flatten)]
+    replicas: ReplicaArguments,
     #[command(flatten)]
     report: ReportArguments,
 }
@@ -117,16 +120,12 @@ impl Arguments {
         let store = self.site.connect(&settings).await?;
         let users = self.users(&auth).await?;
         let estimate = store.estimate().await?;
-        let stop = Stop::listen();
+        let now = settings.datetime(Timestamp::now());
+        let filter = Filter { expires_from: Some(now), ..Filter::default() };
+        let replicas = self.replicas.watch(&self.site.url()?).await?;
         let walk = Walk {
-            store: Arc::clone(&store),
-            filter: Filter {
-                expires_from: Some(settings.datetime(Timestamp::now())),
-                ..Filter::default()
-            },
-            arguments: self.work.clone(),
-            stop,
-            checkpoint: None,
+            replicas: Arc::clone(&replicas),
+            ..Walk::new(&store, filter, &self.work, &Stop::listen())
         };
         let rotation = Arc::new(Rotation {
             store: Arc::clone(&store),
@@ -165,6 +164,7 @@ impl Arguments {
             users.close().await;
         }
         store.close().await;
+        replicas.close().await;
         summary.result()
     }
 

@@ -68,13 +68,7 @@ impl Arguments {
         wanted: &str,
     ) -> Result<Option<StoredSession>, CliError> {
         let stop = Stop::listen();
-        let walk = Walk {
-            store: Arc::clone(store),
-            filter: Filter::default(),
-            arguments: self.work.clone(),
-            stop: stop.clone(),
-            checkpoint: None,
-        };
+        let walk = Walk::new(store, Filter::default(), &self.work, &stop);
         let progress = Progress::new("show", store.estimate().await?.sessions, self.work.quiet());
         let found = Arc::new(Mutex::new(None));
         let (place, wanted) = (Arc::clone(&found), wanted.to_ascii_lowercase());

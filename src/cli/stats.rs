@@ -52,14 +52,7 @@ impl Arguments {
             Filter::default()
         };
         let estimate = store.estimate().await?;
-        let stop = Stop::listen();
-        let walk = Walk {
-            store: Arc::clone(&store),
-            filter,
-            arguments: self.work.clone(),
-            stop,
-            checkpoint: None,
-        };
+        let walk = Walk::new(&store, filter, &self.work, &Stop::listen());
         let progress = Progress::new("stats", estimate.sessions, self.work.quiet());
         let total = Arc::new(Mutex::new(Stats::default()));
         let (sum, settings) = (Arc::clone(&total), Arc::new(settings));

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::checkpoint::Checkpoint;
 use super::error::CliError;
 use super::progress::Progress;
+use super::replicas::Watch;
 use crate::store::bulk::{Batches, BulkStore, Filter, Sink, StoredSession};
 
 /// How many times a second something is done where there is a rate.
@@ -147,9 +148,27 @@ pub(super) struct Walk {
     pub(super) stop: Stop,
     /// Where it is noted which parts are done, if it is.
     pub(super) checkpoint: Option<Arc<Checkpoint>>,
+    /// The replicas that it waits for.
+    pub(super) replicas: Arc<Watch>,
 }
 
 impl Walk {
+    pub(super) fn new(
+        store: &Arc<dyn BulkStore>,
+        filter: Filter,
+        arguments: &WorkArguments,
+        stop: &Stop,
+    ) -> Self {
+        Self {
+            store: Arc::clone(store),
+            filter,
+            arguments: arguments.clone(),
+            stop: stop.clone(),
+            checkpoint: None,
+            replicas: Arc::default(),
+        }
+    }
+
     /// Does something to each batch. The first error ends it.
     pub(super) async fn run<F, W>(&self, progress: &Progress, work: F) -> Result<Ended, CliError>
     where
@@ -189,6 +208,7 @@ impl Walk {
             let (batches, work, pace) = (Arc::clone(&batches), work.clone(), Arc::clone(&pace));
             let (checkpoint, stop, counter) =
                 (Arc::clone(&checkpoint), self.stop.clone(), progress.counter());
+            let replicas = Arc::clone(&self.replicas);
             tasks.spawn(async move {
                 loop {
                     let batch = batches.lock().await.recv().await;
@@ -206,6 +226,7 @@ impl Walk {
                         let count = few.len();
                         let bytes = few.iter().map(|it| it.value.len()).sum();
                         pace.turn(count).await;
+                        replicas.wait(&stop).await?;
                         work(few).await?;
                         counter.add(count, bytes);
                     }

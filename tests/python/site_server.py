@@ -19,11 +19,14 @@ ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 SERVICES = ROOT / "tests" / "services.py"
 
+UVICORN = ["uvicorn", "--log-level", "critical"]
 SERVERS = {
     "gunicorn": ["gunicorn", "--workers", "3", "--preload", "--graceful-timeout", "10"],
     "gthread": ["gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "6"],
-    "uvicorn": ["uvicorn", "--log-level", "critical", "--timeout-graceful-shutdown", "5"],
-    "uvicorn workers": ["uvicorn", "--log-level", "critical", "--workers", "2"],
+    "uvicorn": [*UVICORN, "--loop", "asyncio", "--timeout-graceful-shutdown", "5"],
+    "uvicorn workers": [*UVICORN, "--loop", "asyncio", "--workers", "2"],
+    # What `uvicorn[standard]` installs: another event loop.
+    "uvicorn uvloop": [*UVICORN, "--loop", "uvloop", "--timeout-graceful-shutdown", "5"],
     "daphne": ["daphne", "--verbosity", "0"],
 }
 

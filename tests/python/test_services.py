@@ -27,6 +27,8 @@ LOGIN = r"tester:[0-9a-f]{24}@"
 PLACE = r"127\.0\.0\.1:[0-9]+"
 ADDRESSES = {
     "mariadb": rf"mysql://{LOGIN}{PLACE}/django_session",
+    "mariadb-primary": rf"mysql://{LOGIN}{PLACE}/django_session",
+    "mariadb-replica": rf"mysql://{LOGIN}{PLACE}/django_session",
     "memcached": rf"memcached://{PLACE}",
     "pgbouncer": rf"postgres://{LOGIN}{PLACE}/django_session",
     "postgres": rf"postgres://{LOGIN}{PLACE}/django_session",

@@ -107,7 +107,9 @@ class Load:
 
 
 @pytest.mark.parametrize("engine", ["db", "native"])
-@pytest.mark.parametrize("server", ["gunicorn", "gthread", "uvicorn", "uvicorn workers", "daphne"])
+@pytest.mark.parametrize(
+    "server", ["gunicorn", "gthread", "uvicorn", "uvicorn workers", "uvicorn uvloop", "daphne"]
+)
 def test_parallel_requests_lose_nothing(server, engine, database):
     settings, key = prepared(engine, database)
     with running(server, settings) as site, Load(site, key) as load:
@@ -129,7 +131,7 @@ def test_a_reload_under_load_loses_nothing(engine, database):
     load.check(settings)
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "daphne", "gthread"])
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn uvloop", "daphne", "gthread"])
 def test_clients_that_leave_disturb_nobody(server, database):
     settings, key = prepared("native", database)
     left = new_session(settings)
@@ -142,7 +144,7 @@ def test_clients_that_leave_disturb_nobody(server, database):
     load.check(settings)
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "gthread"])
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn uvloop", "gthread"])
 def test_one_connection_is_enough(server, database):
     settings, key = prepared("native", database)
     name = {"USER": "", "PASSWORD": "", **database}
@@ -158,7 +160,13 @@ def test_one_connection_is_enough(server, database):
 
 @pytest.mark.parametrize(
     ("server", "engine"),
-    [("uvicorn", "native"), ("gthread", "native"), ("gthread", "db"), ("uvicorn", "db")],
+    [
+        ("uvicorn", "native"),
+        ("uvicorn uvloop", "native"),
+        ("gthread", "native"),
+        ("gthread", "db"),
+        ("uvicorn", "db"),
+    ],
 )
 def test_a_database_that_is_killed_and_started_again_ends_no_session(server, engine):
     with site_server.own_postgres() as postgres:

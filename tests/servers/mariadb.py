@@ -1,9 +1,10 @@
-"""MariaDB, for what is said of MySQL."""
+"""MariaDB, for what is said of MySQL, and a pair of which one follows the other."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servers.server import HOST, Server
 
@@ -31,7 +32,13 @@ class MariaDB(Server):
                 "--innodb-log-file-size=16M",
             ]
         )
-        statements = [
+        self.write(directory / "init.sql", "".join(f"{one};\n" for one in self.statements()))
+
+    def statements(self) -> list[str]:
+        """Return what the server executes before it answers."""
+        return [
+            # What a replica does itself.
+            "SET sql_log_bin = 0",
             f"CREATE USER '{self.user}'@'{HOST}' IDENTIFIED BY '{self.password}'",
             f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'{HOST}' WITH GRANT OPTION",
             f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4",
@@ -39,8 +46,6 @@ class MariaDB(Server):
             "DELETE FROM mysql.global_priv WHERE User IN ('root', '')",
             "FLUSH PRIVILEGES",
         ]
-        script = "".join(f"{statement};\n" for statement in statements)
-        self.write(directory / "init.sql", script)
 
     def command(self, directory: Path) -> list[str]:
         return [
@@ -53,7 +58,7 @@ class MariaDB(Server):
             f"--bind-address={HOST}",
             f"--port={self.port}",
             "--skip-name-resolve",
-            "--skip-log-bin",
+            *self.replication(),
             "--max-connections=200",
             "--character-set-server=utf8mb4",
             # The data is thrown away, so it need not survive a power cut; but it has to survive
@@ -64,6 +69,10 @@ class MariaDB(Server):
             "--innodb-log-file-size=16M",
             "--innodb-buffer-pool-size=64M",
         ]
+
+    def replication(self) -> list[str]:
+        """Return the options about the log that a replica reads."""
+        return ["--skip-log-bin"]
 
     def ready(self) -> bool:
         # The server speaks first, and only after the init file: a packet whose body starts with
@@ -78,3 +87,37 @@ class MariaDB(Server):
 
     def url(self) -> str:
         return f"mysql://{self.user}:{self.password}@{HOST}:{self.port}/{DATABASE}"
+
+
+class MariaDBPrimary(MariaDB):
+    """The same with a log that a replica reads."""
+
+    name = "mariadb-primary"
+    variable = "TEST_MYSQL_PRIMARY_URL"
+    by_default = False
+
+    def replication(self) -> list[str]:
+        return ["--log-bin=log", "--server-id=1", "--binlog-format=ROW", "--sync-binlog=0"]
+
+
+class MariaDBReplica(MariaDB):
+    """A server that follows it."""
+
+    name = "mariadb-replica"
+    variable = "TEST_MYSQL_REPLICA_URL"
+    needs = ("mariadb-primary",)
+    by_default = False
+
+    def replication(self) -> list[str]:
+        return ["--skip-log-bin", "--server-id=2"]
+
+    def statements(self) -> list[str]:
+        (primary,) = self.given
+        parts = urlsplit(primary)
+        return [
+            *super().statements(),
+            f"CHANGE MASTER TO MASTER_HOST='{parts.hostname}', MASTER_PORT={parts.port}, "
+            f"MASTER_USER='{parts.username}', MASTER_PASSWORD='{parts.password}', "
+            "MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+            "START SLAVE",
+        ]

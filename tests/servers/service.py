@@ -26,6 +26,8 @@ class Service:
     programs: tuple[str, ...]
     #: Names of services that have to run before this one; `start` is given their addresses.
     needs: tuple[str, ...] = ()
+    #: Whether it is started for everybody, or only for a test that asks for it.
+    by_default = True
 
     def __init__(self) -> None:
         self.user = "tester"

@@ -81,16 +81,9 @@ impl ExportArguments {
         let header = line::header(self.include_secrets);
         let frame = frames::compress(&header).map_err(CliError::WriteArchive)?;
         writer.push(&frame, header.len()).map_err(CliError::WriteArchive)?;
-        let walk = Walk {
-            store: Arc::clone(&store),
-            filter: Filter {
-                expires_from: (!self.include_expired).then_some(now),
-                ..Filter::default()
-            },
-            arguments: self.work.clone(),
-            stop: Stop::listen(),
-            checkpoint: None,
-        };
+        let expires_from = (!self.include_expired).then_some(now);
+        let filter = Filter { expires_from, ..Filter::default() };
+        let walk = Walk::new(&store, filter, &self.work, &Stop::listen());
         let progress = Progress::new("export", store.estimate().await?.sessions, self.work.quiet());
         let writer = Arc::new(Mutex::new(Some(writer)));
         let exported = Arc::new(AtomicU64::new(0));

@@ -16,6 +16,7 @@ use crate::cli::objects::{Dropped, Objects};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::rejects::Rejects;
+use crate::cli::replicas::ReplicaArguments;
 use crate::cli::site::SiteArguments;
 use crate::cli::work::{Ended, Stop, WorkArguments};
 
@@ -33,6 +34,8 @@ pub(in crate::cli) struct ImportArguments {
     choice: Choice,
     #[command(flatten)]
     work: WorkArguments,
+    #[command(flatten)]
+    replicas: ReplicaArguments,
     #[command(flatten)]
     objects: Objects,
     /// What happens to a session that the store has already
@@ -81,10 +84,12 @@ impl ImportArguments {
         let (file, frames, next) =
             (Arc::new(file), Arc::<[Frame]>::from(frames), Arc::new(AtomicUsize::new(0)));
         let pace = Arc::new(self.work.pace());
+        let replicas = self.replicas.watch(&self.site.url()?).await?;
         let mut tasks = JoinSet::new();
         for _ in 0..self.work.workers() {
             let (file, frames, next) = (Arc::clone(&file), Arc::clone(&frames), Arc::clone(&next));
             let (copier, stop, pace) = (Arc::clone(&copier), stop.clone(), Arc::clone(&pace));
+            let replicas = Arc::clone(&replicas);
             let counter = progress.counter();
             tasks.spawn(async move {
                 loop {
@@ -103,6 +108,7 @@ impl ImportArguments {
                         }
                     }
                     pace.turn(count).await;
+                    replicas.wait(&stop).await?;
                     copier.carry(sessions).await?;
                     counter.add(count, lines.len());
                 }
@@ -123,6 +129,7 @@ impl ImportArguments {
         };
         output.write(&if self.json { summary.to_json() } else { summary.to_text() })?;
         store.close().await;
+        replicas.close().await;
         summary.result()
     }
 }

@@ -124,10 +124,6 @@ impl BulkStore for CachedBulk {
         self.table.clear_expired(now, sessions, from).await
     }
 
-    async fn replica_lag(&self) -> Result<Option<f64>, StoreError> {
-        self.table.replica_lag().await
-    }
-
     async fn close(&self) {
         self.table.close().await;
         self.cache.close().await;

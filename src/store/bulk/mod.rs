@@ -20,6 +20,7 @@ mod mysql;
 mod part;
 mod postgres;
 mod redis;
+mod replicas;
 mod sql;
 mod sqlite;
 mod users;
@@ -33,6 +34,7 @@ pub(crate) use self::batch::{Batches, Sink};
 pub(crate) use self::coding::{Coding, OpenError, Opened};
 pub(crate) use self::connect::{connect, is_listed};
 pub(crate) use self::part::Part;
+pub(crate) use self::replicas::Replicas;
 pub(crate) use self::users::BulkUsers;
 use crate::codec::SessionData;
 use crate::session::{DateTime, Revision, SessionRecord, SessionStore, StoreError, USER_ID_KEY};
@@ -275,11 +277,6 @@ pub(crate) trait BulkStore: fmt::Debug + Send + Sync {
     /// Whether those that have expired are found without reading all.
     fn has_expiry_index(&self) -> bool {
         true
-    }
-
-    /// How many seconds the replica is behind that is furthest behind, if there are any.
-    async fn replica_lag(&self) -> Result<Option<f64>, StoreError> {
-        Err(StoreError::Unsupported { operation: "telling how far replicas are behind" })
     }
 
     /// Ends the connections.

@@ -363,11 +363,6 @@ impl BulkStore for PostgresBulk {
         })
     }
 
-    async fn replica_lag(&self) -> Result<Option<f64>, StoreError> {
-        let sql = "SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication";
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.map_err(failed)
-    }
-
     async fn close(&self) {
         self.pool.close().await;
         self.sessions.close().await;
