@@ -8,7 +8,8 @@ with the cookies of 200 users, once per engine, one after the other in each roun
 `TEST_POSTGRES_URL` and `TEST_REDIS_URL` name the servers that hold the sessions. The table shows
 requests a second, the latencies in milliseconds that half and 99 % of the requests keep below, and
 how many times as many requests a second ours answers; below, those of a view that does nothing
-without any middleware, and the memory of a worker after that.
+without any middleware, and the memory of a worker after that: of one alone, and of each of five, as
+many as gunicorn recommends for two processors, which share what of it is code.
 
 Under WSGI Django keeps its connections (`CONN_MAX_AGE=60`), which is faster for it. Under ASGI it
 makes one for each request, as its documentation advises, or has a pool of psycopg (`pool`).
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -75,21 +77,15 @@ VARIANTS = {
 }
 UVICORN = ["uvicorn", "--log-level", "warning", "--no-access-log"]
 SERVERS = {
-    "gunicorn sync": ["gunicorn", "--workers", "1", "--worker-class", "sync"],
-    "gunicorn gthread": [
-        "gunicorn",
-        "--workers",
-        "1",
-        "--worker-class",
-        "gthread",
-        "--threads",
-        "8",
-    ],
+    "gunicorn sync": ["gunicorn", "--worker-class", "sync"],
+    "gunicorn gthread": ["gunicorn", "--worker-class", "gthread", "--threads", "8"],
     "uvicorn": [*UVICORN, "--loop", "asyncio", "--http", "h11"],
     # As it runs where it was installed under this name.
     "uvicorn[standard]": [*UVICORN, "--loop", "uvloop", "--http", "httptools"],
     "daphne": ["daphne", "--verbosity", "0"],
 }
+# The most workers that memory is measured with; daphne has one.
+WORKERS = 5
 ASYNCHRONOUS = ("uvicorn", "uvicorn[standard]", "daphne")
 
 
@@ -183,10 +179,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(server: str, values: dict) -> Iterator[tuple[str, subprocess.Popen]]:
+def running(server: str, values: dict, workers: int = 1) -> Iterator[tuple[str, subprocess.Popen]]:
     """A server with the site, until it is no longer needed."""
     port = free_port()
     program = SERVERS[server]
+    if program[0] != "daphne":
+        program = [*program, "--workers", str(workers)]
     where = {
         "gunicorn": ["--bind", f"127.0.0.1:{port}", "session_site:application"],
         "uvicorn": ["--host", "127.0.0.1", "--port", str(port), "session_site:asgi_application"],
@@ -268,16 +266,27 @@ def load(url: str, keys: list[str], clients: int, seconds: int) -> Load:
     return Load(requests / duration * 1e6, median / 1e3, slow / 1e3, errors)
 
 
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The processes that answer requests (Linux)."""
+    children: list[str] = []
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    # Beside those of uvicorn there is one that looks after what they share.
+    is_worker = [b"resource_tracker" not in command_of(pid) for pid in children]
+    # The one that starts workers is not one of them.
+    return [int(pid) for pid in itertools.compress(children, is_worker)] or [process.pid]
+
+
+def command_of(pid: str) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def memory(process: subprocess.Popen) -> tuple[float, float]:
     """MiB that a worker takes, and how much of it is code of the extension (Linux).
 
-    There is one worker; if there were more, they would share the code.
+    What several processes share is shared out among them (``Pss``).
     """
-    pids = [process.pid]
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        # The one that starts workers is not one of them.
-        pids = [int(pid) for pid in children] or pids
+    pids = workers_of(process)
     found = code = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -292,6 +301,16 @@ def memory(process: subprocess.Popen) -> tuple[float, float]:
     return found / 1024 / len(pids), code / 1024 / len(pids)
 
 
+def memory_of_each(server: str, values: dict, keys: list[str], clients: int, seconds: int) -> float:
+    """MiB that each of several workers takes."""
+    if server == "daphne":
+        return 0.0
+    with running(server, values, WORKERS) as (url, process):
+        for view in ("read", "write", "user"):
+            load(f"{url}/{view}", keys, clients, seconds)
+        return memory(process)[0]
+
+
 def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: int) -> None:
     is_async = server in ASYNCHRONOUS
     variants = [
@@ -301,7 +320,7 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
     print(f"  {'view':6} {'clients':>7}  {'engine':18} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
     found: dict[tuple[str, int, str], list[Load]] = {}
     floors: dict[int, list[float]] = {}
-    sizes: dict[str, list[tuple[float, float]]] = {}
+    sizes: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(rounds):
         with running(server, FLOOR) as (url, _):
             load(f"{url}/nothing", [], clients[-1], 1)
@@ -319,7 +338,9 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
                     for count in clients:
                         result = load(f"{url}/{view}", keys, count, seconds)
                         found.setdefault((view, count, variant.name), []).append(result)
-                sizes.setdefault(variant.name, []).append(memory(process))
+                alone = memory(process)
+            each = memory_of_each(server, values, keys, clients[-1], seconds)
+            sizes.setdefault(variant.name, []).append((*alone, each))
     for view in ("read", "write", "user"):
         for count in clients:
             base = None
@@ -339,10 +360,10 @@ def measure(kind: str, server: str, clients: list[int], seconds: int, rounds: in
     for count in clients:
         rate = statistics.median(floors[count])
         print(f"  {'nothing':7}{count:7}  {'no middleware':18} {rate:8.0f}")
-    print("  MiB of a worker, and of that code of the extension, which several would share:")
+    print(f"  MiB of a worker, of that code of the extension, and of each of {WORKERS} workers:")
     for name, of in sizes.items():
-        whole, code = (statistics.median(values) for values in zip(*of, strict=True))
-        print(f"    {name:18} {whole:5.0f} {code:5.1f}")
+        whole, code, each = (statistics.median(values) for values in zip(*of, strict=True))
+        print(f"    {name:18} {whole:5.1f} {code:5.1f}  " + (f"{each:5.1f}" if each else "    -"))
 
 
 def has(variant: Variant) -> bool:

@@ -272,13 +272,15 @@ async def _settle(request: HttpRequest, response: HttpResponseBase) -> Any:
     except AttributeError:
         # There is no session any more; Django's rule for that is the same.
         return request
-    if (settled.modified or settings.SESSION_SAVE_EVERY_REQUEST) and not settled.empty:
-        settled.expire_at_browser_close = await call(session, "get_expire_at_browser_close")
-        if not settled.expire_at_browser_close:
-            settled.expiry_age = await call(session, "get_expiry_age")
-        if response.status_code < 500:
-            try:
-                await call(session, "save")
-            except UpdateError as error:
-                settled.interruption = error
+    if settled.empty or not (settled.modified or settings.SESSION_SAVE_EVERY_REQUEST):
+        # Nothing has to be waited for.
+        return request
+    settled.expire_at_browser_close = await call(session, "get_expire_at_browser_close")
+    if not settled.expire_at_browser_close:
+        settled.expiry_age = await call(session, "get_expiry_age")
+    if response.status_code < 500:
+        try:
+            await call(session, "save")
+        except UpdateError as error:
+            settled.interruption = error
     return _SettledRequest(request, settled)

@@ -1,9 +1,10 @@
 //! What an event loop waits for: a step of a store, and the bell that says it can go on.
 //!
-//! The event loop takes a step itself, as far as it goes without waiting. The runtime that watches the
-//! connections then rings: it writes a byte to a socket that the loop watches, and touches neither the
-//! interpreter nor its lock, which the loop would otherwise have to get back from it. What is left of
-//! a step when nobody waits for it any more, or when its store is closed, is carried out by the runtime.
+//! The event loop takes a step itself, as far as it goes without waiting: no thread has to be woken for it.
+//! Where many wait already it has other things to do, and the runtime that watches the connections takes the
+//! step. The runtime rings when the loop can go on: it writes a byte to a socket that the loop watches, and
+//! touches neither the interpreter nor its lock, which the loop would otherwise have to get back from it. What
+//! is left of a step when nobody waits for it any more, or when its store is closed, the runtime carries out.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,16 +12,21 @@ use std::future::Future;
 use std::io::{Read, Write};
 #[cfg(unix)]
 use std::os::{fd::AsRawFd, unix::net::UnixStream};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::FutureExt as _;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// How many of a store's steps the loop waits for before the runtime takes the others.
+const MANY: usize = 2;
 
 /// A step that ends in something that becomes a Python object.
 type Step = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -43,9 +49,14 @@ impl Begun {
     /// Carries out what is left of all of them: no event loop has to, which may have ended.
     pub(super) async fn finish(&self) {
         let mut steps = JoinSet::new();
-        for state in std::mem::take(&mut *lock(&self.0)).into_values() {
-            let step = state.upgrade().and_then(|state| lock(&state).step.take());
-            steps.extend(step.map(|step| async move { drop(step.await) }));
+        // Not locked any longer: who takes a step locks that first.
+        let begun = std::mem::take(&mut *lock(&self.0));
+        for state in begun.into_values() {
+            match state.upgrade().and_then(|state| lock(&state).step.take()) {
+                Some(Running::Here(step)) => drop(steps.spawn(async move { drop(step.await) })),
+                Some(Running::There(task)) => drop(steps.spawn(async move { drop(task.await) })),
+                Some(Running::Done(_)) | None => {}
+            }
         }
         while steps.join_next().await.is_some() {}
     }
@@ -53,9 +64,27 @@ impl Begun {
 
 #[derive(Default)]
 struct State {
-    /// None once it is done, or in other hands.
-    step: Option<Step>,
+    /// None once its outcome is known, or in other hands.
+    step: Option<Running>,
     waiting: Option<Waiting>,
+}
+
+enum Running {
+    /// The event loop takes it.
+    Here(Step),
+    /// The runtime takes it.
+    There(JoinHandle<()>),
+    /// The runtime has taken it.
+    Done(Outcome),
+}
+
+/// Wakes when it goes, whatever the reason.
+struct Waking(Waker);
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.wake_by_ref();
+    }
 }
 
 /// A place at the bell of a loop.
@@ -71,8 +100,19 @@ impl Awaitable {
         begun: Arc<Begun>,
         step: impl Future<Output = Outcome> + Send + 'static,
     ) -> Self {
-        let state = State { step: Some(Box::pin(step)), waiting: None };
+        let state = State { step: Some(Running::Here(Box::pin(step))), waiting: None };
         Self { state: Arc::new(Mutex::new(state)), begun, handle }
+    }
+
+    /// Gives a step to the runtime.
+    fn give(&self, step: Step, waker: Waker) -> Running {
+        let (state, waking) = (Arc::clone(&self.state), Waking(waker));
+        Running::There(self.handle.spawn(async move {
+            let outcome = AssertUnwindSafe(step).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|panic| Box::new(|_| resume_unwind(panic)));
+            lock(&state).step = Some(Running::Done(outcome));
+            drop(waking);
+        }))
     }
 }
 
@@ -90,26 +130,38 @@ impl Awaitable {
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let mut state = lock(&self.state);
         let State { step, waiting } = &mut *state;
-        let Some(running) = step else {
+        let Some(running) = step.take() else {
             return Err(PyRuntimeError::new_err(
                 "a step can be awaited once, and not while its store is closed",
             ));
         };
-        let waiting = match waiting {
-            Some(waiting) => waiting,
+        let (waiting, others) = match waiting {
+            Some(waiting) => (waiting, 0),
             waiting => {
                 let found = waiting.insert(Bell::of_running_loop(py)?);
-                lock(&self.begun.0).insert(found.token, Arc::downgrade(&self.state));
-                found
+                let mut begun = lock(&self.begun.0);
+                begun.insert(found.token, Arc::downgrade(&self.state));
+                (found, begun.len() - 1)
             }
         };
-        let polled = {
-            let _entered = self.handle.enter();
-            let polled = running.as_mut().poll(&mut Context::from_waker(&waiting.waker));
-            if polled.is_ready() {
-                *step = None;
+        let polled = match running {
+            Running::Here(taken) if others >= MANY => {
+                *step = Some(self.give(taken, waiting.waker.clone()));
+                Poll::Pending
             }
-            polled
+            Running::Here(mut taken) => {
+                let _entered = self.handle.enter();
+                let polled = taken.as_mut().poll(&mut Context::from_waker(&waiting.waker));
+                if polled.is_pending() {
+                    *step = Some(Running::Here(taken));
+                }
+                polled
+            }
+            Running::There(task) => {
+                *step = Some(Running::There(task));
+                Poll::Pending
+            }
+            Running::Done(outcome) => Poll::Ready(outcome),
         };
         match polled {
             Poll::Ready(outcome) => {
@@ -128,7 +180,7 @@ impl Drop for Awaitable {
         let Some(waiting) = waiting else { return };
         lock(&waiting.bell.get().waiting).remove(&waiting.token);
         lock(&self.begun.0).remove(&waiting.token);
-        if let Some(step) = step {
+        if let Some(Running::Here(step)) = step {
             self.handle.spawn(async move { drop(step.await) });
         }
     }

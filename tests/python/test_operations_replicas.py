@@ -225,7 +225,7 @@ def test_sessions_are_copied_no_faster_than_the_target_s_replica_takes_them(
             *["export", "--include-secrets", "--include-expired", archive],
             SESSION_STORE_URL=source.url,
         )
-        for arguments, variables in (
+        for words, variables in (
             (
                 ["migrate", "--include-expired"],
                 {"FROM_SESSION_STORE_URL": source.url, "TO_SESSION_STORE_URL": target.url},
@@ -233,7 +233,7 @@ def test_sessions_are_copied_no_faster_than_the_target_s_replica_takes_them(
             (["import", archive], {"SESSION_STORE_URL": target.url}),
         ):
             replicated.replica.execute(replicated.pause)
-            arguments = [*arguments, "--max-lag", "1", *STEPS]
+            arguments = [*words, "--max-lag", "1", *STEPS]
             with command.start(*arguments, **variables, **replicated.named) as process:
                 some = rests(lambda: count(target, "1 = 1"))
                 assert process.poll() is None

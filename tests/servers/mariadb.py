@@ -114,10 +114,13 @@ class MariaDBReplica(MariaDB):
     def statements(self) -> list[str]:
         (primary,) = self.given
         parts = urlsplit(primary)
-        return [
-            *super().statements(),
-            f"CHANGE MASTER TO MASTER_HOST='{parts.hostname}', MASTER_PORT={parts.port}, "
-            f"MASTER_USER='{parts.username}', MASTER_PASSWORD='{parts.password}', "
-            "MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
-            "START SLAVE",
-        ]
+        options = {
+            "MASTER_HOST": f"'{parts.hostname}'",
+            "MASTER_PORT": parts.port,
+            "MASTER_USER": f"'{parts.username}'",
+            "MASTER_PASSWORD": f"'{parts.password}'",
+            "MASTER_USE_GTID": "slave_pos",
+            "MASTER_CONNECT_RETRY": 1,
+        }
+        follow = ", ".join(f"{name}={value}" for name, value in options.items())
+        return [*super().statements(), f"CHANGE MASTER TO {follow}", "START SLAVE"]
