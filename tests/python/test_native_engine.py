@@ -543,15 +543,12 @@ def test_closing_carries_out_what_a_loop_that_has_ended_has_begun(theirs):
         session["a"] += 1
     native._close()
 
-    async def begin():
-        tasks = [asyncio.ensure_future(session.asave()) for session in sessions]
-        await asyncio.sleep(0)
-        return tasks
-
     loop = asyncio.new_event_loop()
-    tasks = loop.run_until_complete(begin())
-    # Most of them wait for a connection; this loop will not go on with them.
-    assert not all(task.done() for task in tasks)
+    tasks = [loop.create_task(session.asave()) for session in sessions]
+    # All of them begin, and this loop will not go on with them.
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert not any(task.done() for task in tasks)
     native._close()
     assert {theirs(session.session_key)["a"] for session in sessions} == {2}
     for task in tasks:
