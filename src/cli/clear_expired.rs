@@ -123,11 +123,11 @@ impl Arguments {
         // Those that others held are looked at once more from the beginning.
         let mut is_again = false;
         loop {
+            pace.turn(batch as usize).await;
+            replicas.wait(stop).await?;
             if stop.is_set() {
                 return Ok(Ended::Stopped);
             }
-            pace.turn(batch as usize).await;
-            replicas.wait(stop).await?;
             let cleared = again(|| store.clear_expired(now, batch, from)).await?;
             deleted.expired += cleared.sessions;
             counter.add(usize::try_from(cleared.sessions).unwrap_or_default(), 0);

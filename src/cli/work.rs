@@ -216,17 +216,17 @@ impl Walk {
                     let (part, number, rest) = (batch.part, batch.number, batch.rest);
                     let mut left = batch.sessions;
                     while !left.is_empty() {
-                        if stop.is_set() {
-                            // Nobody takes the rest, and the readers end.
-                            batches.lock().await.close();
-                            return Ok(());
-                        }
                         let later = left.split_off(pace.few(left.len()));
                         let few = std::mem::replace(&mut left, later);
                         let count = few.len();
                         let bytes = few.iter().map(|it| it.value.len()).sum();
                         pace.turn(count).await;
                         replicas.wait(&stop).await?;
+                        if stop.is_set() {
+                            // Nobody takes the rest, and the readers end.
+                            batches.lock().await.close();
+                            return Ok(());
+                        }
                         work(few).await?;
                         counter.add(count, bytes);
                     }

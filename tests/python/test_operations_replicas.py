@@ -20,7 +20,7 @@ from operations import Command, Table
 
 pytestmark = pytest.mark.timeout(900)  # the first test may wait for cargo
 
-ROWS = 6_000
+ROWS = 3_000
 SERVICES = Path(__file__).parents[1] / "services.py"
 PAIR = ["TEST_MYSQL_PRIMARY_URL", "TEST_MYSQL_REPLICA_URL"]
 # Small steps, so that there are many looks at the replica.
@@ -99,7 +99,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Replicated]:
 @pytest.fixture
 def replicated(pair: Replicated) -> Iterator[Replicated]:
     """The pair with a table full of sessions, which both have."""
-    pair.table.execute("DROP TABLE IF EXISTS django_session")
+    pair.table.execute("DROP TABLE IF EXISTS django_session, auth_user")
     pair.table.fill(ROWS)
     caught_up(pair)
     try:

@@ -109,6 +109,9 @@ impl ImportArguments {
                     }
                     pace.turn(count).await;
                     replicas.wait(&stop).await?;
+                    if stop.is_set() {
+                        return Ok(());
+                    }
                     copier.carry(sessions).await?;
                     counter.add(count, lines.len());
                 }

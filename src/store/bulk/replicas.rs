@@ -81,7 +81,7 @@ impl Replicas {
         }
         let mut pools = Vec::with_capacity(named.len());
         for url in named {
-            if !url.is_sql() {
+            if is_mysql(url) != is_mysql(primary) || !url.is_sql() || url.scheme() == "sqlite" {
                 return Err(ReplicaError::Kind.into());
             }
             pools.push(SqlPool::connect_to(url).await?.0);
@@ -160,6 +160,10 @@ impl Replicas {
             }
         }
     }
+}
+
+fn is_mysql(url: &StoreUrl) -> bool {
+    matches!(url.scheme(), "mysql" | "mariadb")
 }
 
 /// How much the primary has written to its log, in bytes.
