@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::{fd::AsRawFd, unix::net::UnixStream};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -54,7 +54,9 @@ impl Begun {
         for state in begun.into_values() {
             match state.upgrade().and_then(|state| lock(&state).step.take()) {
                 Some(Running::Here(step)) => drop(steps.spawn(async move { drop(step.await) })),
-                Some(Running::There(task)) => drop(steps.spawn(async move { drop(task.await) })),
+                Some(Running::There { task, .. }) => {
+                    drop(steps.spawn(async move { drop(task.await) }));
+                }
                 Some(Running::Done(_)) | None => {}
             }
         }
@@ -73,17 +75,21 @@ enum Running {
     /// The event loop takes it.
     Here(Step),
     /// The runtime takes it.
-    There(JoinHandle<()>),
+    There { task: JoinHandle<()>, is_over: Arc<AtomicBool> },
     /// The runtime has taken it.
     Done(Outcome),
 }
 
-/// Wakes when it goes, whatever the reason.
-struct Waking(Waker);
+/// Wakes when it goes, also if the runtime ends before the step.
+struct Waking {
+    waker: Waker,
+    is_over: Arc<AtomicBool>,
+}
 
 impl Drop for Waking {
     fn drop(&mut self) {
-        self.0.wake_by_ref();
+        self.is_over.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
     }
 }
 
@@ -106,13 +112,15 @@ impl Awaitable {
 
     /// Gives a step to the runtime.
     fn give(&self, step: Step, waker: Waker) -> Running {
-        let (state, waking) = (Arc::clone(&self.state), Waking(waker));
-        Running::There(self.handle.spawn(async move {
+        let (state, is_over) = (Arc::clone(&self.state), Arc::<AtomicBool>::default());
+        let waking = Waking { waker, is_over: Arc::clone(&is_over) };
+        let task = self.handle.spawn(async move {
             let outcome = AssertUnwindSafe(step).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|panic| Box::new(|_| resume_unwind(panic)));
             lock(&state).step = Some(Running::Done(outcome));
             drop(waking);
-        }))
+        });
+        Running::There { task, is_over }
     }
 }
 
@@ -130,11 +138,6 @@ impl Awaitable {
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let mut state = lock(&self.state);
         let State { step, waiting } = &mut *state;
-        let Some(running) = step.take() else {
-            return Err(PyRuntimeError::new_err(
-                "a step can be awaited once, and not while its store is closed",
-            ));
-        };
         let (waiting, others) = match waiting {
             Some(waiting) => (waiting, 0),
             waiting => {
@@ -144,7 +147,7 @@ impl Awaitable {
                 (found, begun.len() - 1)
             }
         };
-        let polled = match running {
+        let polled = match step.take().ok_or_else(cannot_go_on)? {
             Running::Here(taken) if others >= MANY => {
                 *step = Some(self.give(taken, waiting.waker.clone()));
                 Poll::Pending
@@ -157,8 +160,11 @@ impl Awaitable {
                 }
                 polled
             }
-            Running::There(task) => {
-                *step = Some(Running::There(task));
+            Running::There { is_over, .. } if is_over.load(Ordering::Acquire) => {
+                return Err(cannot_go_on());
+            }
+            there @ Running::There { .. } => {
+                *step = Some(there);
                 Poll::Pending
             }
             Running::Done(outcome) => Poll::Ready(outcome),
@@ -171,6 +177,10 @@ impl Awaitable {
             Poll::Pending => waiting.bell.get().future(py, waiting.token),
         }
     }
+}
+
+fn cannot_go_on() -> PyErr {
+    PyRuntimeError::new_err("a step can be awaited once, and not while its store is closed")
 }
 
 impl Drop for Awaitable {

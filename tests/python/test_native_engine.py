@@ -557,6 +557,31 @@ def test_closing_carries_out_what_a_loop_that_has_ended_has_begun(theirs):
     loop.close()
 
 
+def test_nobody_waits_for_a_step_whose_store_is_gone(postgres):
+    """Two steps are the loop's, the others the store's own, and it ends before it has an answer."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"postgres://a:b@127.0.0.1:{silent.getsockname()[1]}/c?timeout=60"
+            store = Store(url, native._settings(SessionStore, None))
+            steps = [store.aload("a" * 32) for _ in range(6)]
+            tasks = [asyncio.ensure_future(awaited(step)) for step in steps]
+            await asyncio.sleep(0)
+            del store
+            done, _ = await asyncio.wait(tasks[2:], timeout=60)
+            assert done == set(tasks[2:])
+            for task in done:
+                assert isinstance(task.exception(), RuntimeError)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def awaited(step):
+        return await step
+
+    asyncio.run(main())
+
+
 SCRIPT = """
 import asyncio, sys
 from django.conf import settings
