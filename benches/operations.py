@@ -52,8 +52,8 @@ class Ran:
     found: dict[str, Any]
 
 
-def run(program: str, *arguments: str, **urls: str) -> Ran:
-    """Run a command to its end."""
+def run(program: str, *arguments: str, look_every: float = 0.02, **urls: str) -> Ran:
+    """Run a command to its end, and look at its memory every so many seconds."""
     keys = {"SECRET_KEY": session_rows.KEYS[0]}
     keys["SECRET_KEY_FALLBACKS"] = json.dumps(session_rows.KEYS[1:])
     begun = time.perf_counter()
@@ -67,7 +67,7 @@ def run(program: str, *arguments: str, **urls: str) -> Ran:
     # The system's own count of a child begins with what its parent has.
     while process.poll() is None:
         peak = max(peak, peak_of(process.pid))
-        time.sleep(0.02)
+        time.sleep(look_every)
     seconds = time.perf_counter() - begun
     out, _ = process.communicate()
     if process.returncode:

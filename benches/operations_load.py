@@ -1,16 +1,17 @@
 """Requests of a site while its sessions are cleared and its key is rotated.
 
     python benches/operations_load.py [--rows 200000] [--requests 200] [--seconds 30] [--rounds 1]
-                                      [--limits="--workers 1 --rate 2000"]
+                                      [--limits="--workers 1 --rate 2000"] [--only WORD[,WORD]]
 
 A site of Django's own, behind gunicorn, on the database of ``TEST_POSTGRES_URL``, gets so many
 requests a second, whether or not it keeps up (a latency counts from when the request was due): one
 in twenty logs in, the others each count one up in the session of a user who has to be logged in.
-Beforehand, and while a command runs, once without and once with limits, it prints the latencies in
-milliseconds that half and 99 % of the requests keep below, how many counts were lost, and how many
-users were logged out. With ``--rounds`` all of that is done more than once, and what is printed is
-of all rounds together: 99 % of the requests of a short while say little. At the end the old keys
-are gone from the site, and each session is asked once more.
+While a command runs, once without and once with limits, and for so many seconds before it and after
+it, it prints the latencies in milliseconds that half and 99 % of the requests keep below, how busy
+the processors were, how many counts were lost, and how many users were logged out. With
+``--rounds`` all of that is done more than once, and what is printed is of all rounds together, with
+the least and the most of a round for the 99 %: those of a short while say little. At the end the
+old keys are gone from the site, and each session is asked once more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -101,9 +103,18 @@ class Seen:
     lost: int = 0
     logged_out: int = 0
     failed: int = 0
+    #: Of all processors, in a while of so many seconds; 0 where the system does not say.
+    busy: float = 0
+    seconds: float = 0
+    #: What 99 % keep below, in each while.
+    p99s: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, other: Seen) -> None:
         self.latencies += other.latencies
+        seconds = self.seconds + other.seconds
+        busy = self.busy * self.seconds + other.busy * other.seconds
+        self.busy, self.seconds = busy / seconds, seconds
+        self.p99s.append(other.quantile(0.99))
         self.lost += other.lost
         self.logged_out += other.logged_out
         self.failed += other.failed
@@ -111,6 +122,16 @@ class Seen:
     def quantile(self, part: float) -> float:
         found = sorted(self.latencies)
         return found[min(len(found) - 1, int(part * len(found)))] if found else 0.0
+
+
+def ticks() -> tuple[int, int]:
+    """How long the processors have been busy, and how long they have been there (Linux)."""
+    with contextlib.suppress(OSError):
+        line = Path("/proc/stat").read_text().partition("\n")[0]
+        user, nice, system, idle, wait, *more = map(int, line.split()[1:9])
+        busy = user + nice + system + sum(more)
+        return busy, busy + idle + wait
+    return 0, 0
 
 
 class Visits:
@@ -139,9 +160,13 @@ class Visits:
 
     def of(self, work: Callable[[], T]) -> tuple[T, Seen]:
         """What comes of some work, and of the requests during it."""
+        begun, (busy, all_of_it) = time.perf_counter(), ticks()
         seen = self.seen = Seen()
         done = work()
         self.seen = Seen()
+        busy_then, all_then = ticks()
+        seen.busy = (busy_then - busy) / max(1, all_then - all_of_it)
+        seen.seconds = time.perf_counter() - begun
         return done, seen
 
     def _visit(self) -> None:
@@ -262,14 +287,15 @@ def python(url: str, keys: list[str], code: str, *arguments: object) -> str:
     ).stdout.decode()
 
 
-def report(name: str, seen: Seen, before: Seen | None, done: str = "") -> None:
+def report(name: str, seen: Seen, without: Seen | None, done: str = "") -> None:
     rate = ""
-    if before is not None and before.quantile(0.99):
-        rate = f"{seen.quantile(0.99) / before.quantile(0.99):5.2f}x"
+    if without is not None and without.quantile(0.99):
+        rate = f"{seen.quantile(0.99) / without.quantile(0.99):5.2f}x"
+    span = f"{min(seen.p99s):.1f}-{max(seen.p99s):.1f}"
     print(
-        f"  {name:34} {len(seen.latencies):8,} {seen.quantile(0.5):8.2f} {seen.quantile(0.99):8.2f}"
-        f" {rate:>6} {max(seen.latencies, default=0):8.0f} {seen.lost:5} {seen.logged_out:10}"
-        f" {seen.failed:6}  {done}",
+        f"  {name:34} {len(seen.latencies):8,} {seen.busy:5.0%} {seen.quantile(0.5):8.2f}"
+        f" {seen.quantile(0.99):8.2f} {span:>11} {rate:>6} {max(seen.latencies, default=0):7.0f}"
+        f" {seen.lost:5} {seen.logged_out:10} {seen.failed:6}  {done}",
         flush=True,
     )
 
@@ -284,6 +310,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limits", default="--workers 1 --rate 2000")
+    parser.add_argument("--only", default="", help="commands with these words")
     arguments = parser.parse_args()
     program = operations.built()
     base = urlsplit(os.environ["TEST_POSTGRES_URL"])
@@ -308,7 +335,8 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
 
     def ours(*words: str) -> Callable[[], str]:
         def command() -> str:
-            ran = operations.run(program, *words, SESSION_STORE_URL=url)
+            # Seldom: what asks is the program that visits the site.
+            ran = operations.run(program, *words, look_every=0.5, SESSION_STORE_URL=url)
             rows = ran.found.get("expired") or ran.found.get("signed_anew")
             return f"{rows:,} rows in {ran.seconds:.0f} s, {ran.megabytes:.0f} MB"
 
@@ -328,22 +356,30 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
         database.execute(f"UPDATE django_session SET expire_date = {date}")
 
     print(f"\n{arguments.rows:,} rows in PostgreSQL, {arguments.requests:.0f} requests a second")
-    columns = "requests   p50 ms   p99 ms            max ms  lost logged out failed"
-    print(f"  {'':34} {columns}")
+    latencies = "p50 ms   p99 ms   of rounds           max ms"
+    print(f"  {'':34} requests  busy   {latencies}  lost logged out failed")
     rated = arguments.limits.split()
+    commands = [
+        ("clear-expired", fill, ours("clear-expired")),
+        (f"clear-expired {' '.join(rated)}", fill, ours("clear-expired", *rated)),
+        ("Django's clearsessions", fill, djangos),
+        ("rotate", revive, ours("rotate")),
+        (f"rotate {' '.join(rated)}", revive, ours("rotate", *rated)),
+    ]
+    words = [word for word in arguments.only.split(",") if word]
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(site(url, [NEW, *OLD]))
         visits = Visits(address, clients, arguments.requests)
         stack.enter_context(visits.going_on())
         time.sleep(5)
-        for title, prepare, command in [
-            ("clear-expired", lambda: None, ours("clear-expired")),
-            (f"clear-expired {' '.join(rated)}", fill, ours("clear-expired", *rated)),
-            ("Django's clearsessions", fill, djangos),
-            ("rotate", revive, ours("rotate")),
-            (f"rotate {' '.join(rated)}", revive, ours("rotate", *rated)),
-        ]:
-            before, during = Seen(), Seen()
+
+        def rest() -> Seen:
+            return visits.of(lambda: time.sleep(arguments.seconds))[1]
+
+        for title, prepare, command in commands:
+            if not all(word in title for word in words):
+                continue
+            without, during = Seen(), Seen()
             for _ in range(arguments.rounds):
                 prepare()
                 if "rotate" in title:
@@ -353,13 +389,19 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
                 database.execute("VACUUM ANALYZE django_session")
                 database.execute("CHECKPOINT")
                 time.sleep(3)
-                before.add(visits.of(lambda: time.sleep(arguments.seconds))[1])
+                without.add(rest())
                 done, seen = visits.of(command)
                 during.add(seen)
-            report("before", before, None)
-            report(title, during, before, done)
+                without.add(rest())
+            report("before and after", without, None)
+            report(title, during, without, done)
+    ask_each(url, clients)
+
+
+def ask_each(url: str, clients: list[Client]) -> None:
+    """Ask for each session once, of a site that has only the new key."""
+    seen = Seen()
     with site(url, [NEW]) as address:
-        seen = Seen()
         parts = urlsplit(address)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
         for client in clients:
