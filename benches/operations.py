@@ -52,22 +52,27 @@ class Ran:
     found: dict[str, Any]
 
 
-def run(program: str, *arguments: str, look_every: float = 0.02, **urls: str) -> Ran:
-    """Run a command to its end, and look at its memory every so many seconds."""
+def start(program: str, *arguments: str, **urls: str) -> subprocess.Popen[str]:
+    """Start a command with the keys of the rows."""
     keys = {"SECRET_KEY": session_rows.KEYS[0]}
     keys["SECRET_KEY_FALLBACKS"] = json.dumps(session_rows.KEYS[1:])
-    begun = time.perf_counter()
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [program, *arguments, "--json", "--quiet"],
         env={**os.environ, **keys, **urls},
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def run(program: str, *arguments: str, **urls: str) -> Ran:
+    """Run a command to its end."""
+    begun = time.perf_counter()
+    process = start(program, *arguments, **urls)
     peak = 0
     # The system's own count of a child begins with what its parent has.
     while process.poll() is None:
         peak = max(peak, peak_of(process.pid))
-        time.sleep(look_every)
+        time.sleep(0.02)
     seconds = time.perf_counter() - begun
     out, _ = process.communicate()
     if process.returncode:

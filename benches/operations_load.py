@@ -1,17 +1,18 @@
 """Requests of a site while its sessions are cleared and its key is rotated.
 
-    python benches/operations_load.py [--rows 200000] [--requests 200] [--seconds 30] [--rounds 1]
+    python benches/operations_load.py [--rows 200000] [--requests 200] [--seconds 5] [--rounds 1]
                                       [--limits="--workers 1 --rate 2000"] [--only WORD[,WORD]]
 
 A site of Django's own, behind gunicorn, on the database of ``TEST_POSTGRES_URL``, gets so many
 requests a second, whether or not it keeps up (a latency counts from when the request was due): one
 in twenty logs in, the others each count one up in the session of a user who has to be logged in.
-While a command runs, once without and once with limits, and for so many seconds before it and after
-it, it prints the latencies in milliseconds that half and 99 % of the requests keep below, how busy
-the processors were, how many counts were lost, and how many users were logged out. With
-``--rounds`` all of that is done more than once, and what is printed is of all rounds together, with
-the least and the most of a round for the 99 %: those of a short while say little. At the end the
-old keys are gone from the site, and each session is asked once more.
+While a command runs, once without and once with limits, and for a while of so many seconds before
+it and after it, it prints the latencies in milliseconds that half and 99 % of the requests keep
+below, how busy the processors were, how many counts were lost, and how many users were logged out.
+A command with limits is halted, wherever it has written nothing that is not committed, for as long
+as it has run before: so whiles with it and without it alternate, and what the machine does besides
+falls on both. The last column is the median of each while with it over the two beside it. At the
+end the old keys are gone from the site, and each session is asked once more.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import json
 import os
 import random
 import secrets
+import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import operations
@@ -38,12 +40,13 @@ import psycopg
 import session_rows
 from servers import SITE, free_port
 
-T = TypeVar("T")
-
 CLIENTS = 2_000
 USERS = 200
 THREADS = 32
 NEW, *OLD = session_rows.KEYS
+# How the command calls itself in the database.
+MEASURED = "measured"
+WRITES = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND backend_xid IS NOT NULL"
 
 # What Django wants of a user beside what `session_rows` makes.
 USER_COLUMNS = """
@@ -106,15 +109,13 @@ class Seen:
     #: Of all processors, in a while of so many seconds; 0 where the system does not say.
     busy: float = 0
     seconds: float = 0
-    #: What 99 % keep below, in each while.
-    p99s: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, other: Seen) -> None:
+        """Take in those of one more while."""
         self.latencies += other.latencies
         seconds = self.seconds + other.seconds
         busy = self.busy * self.seconds + other.busy * other.seconds
         self.busy, self.seconds = busy / seconds, seconds
-        self.p99s.append(other.quantile(0.99))
         self.lost += other.lost
         self.logged_out += other.logged_out
         self.failed += other.failed
@@ -158,16 +159,20 @@ class Visits:
             for thread in self.threads:
                 thread.join()
 
-    def of(self, work: Callable[[], T]) -> tuple[T, Seen]:
-        """What comes of some work, and of the requests during it."""
+    def during(self, seconds: float, process: subprocess.Popen[str] | None = None) -> Seen:
+        """What comes of the requests for so long, or until a program ends."""
         begun, (busy, all_of_it) = time.perf_counter(), ticks()
         seen = self.seen = Seen()
-        done = work()
+        if process is None:
+            time.sleep(seconds)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
         self.seen = Seen()
         busy_then, all_then = ticks()
         seen.busy = (busy_then - busy) / max(1, all_then - all_of_it)
         seen.seconds = time.perf_counter() - begun
-        return done, seen
+        return seen
 
     def _visit(self) -> None:
         connection = http.client.HTTPConnection(self.parts.hostname or "", self.parts.port)
@@ -260,8 +265,8 @@ def settings(url: str, keys: list[str]) -> dict[str, str]:
 def site(url: str, keys: list[str]) -> Iterator[str]:
     """The site, until it is no longer needed."""
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2"]
-    command += ["--worker-class", "gthread", "--threads", "8", "session_site:application"]
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "4"]
+    command += ["session_site:application"]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, env=settings(url, keys), stdout=quiet, stderr=quiet)
     try:
@@ -278,26 +283,87 @@ def site(url: str, keys: list[str]) -> Iterator[str]:
         process.wait()
 
 
-def python(url: str, keys: list[str], code: str, *arguments: object) -> str:
-    """What a program with the site's settings prints."""
+def python(url: str, keys: list[str], code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A program with the site's settings."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = settings(url, keys)
-    return subprocess.run(
-        command, env=environment, check=True, stdout=subprocess.PIPE
-    ).stdout.decode()
+    return subprocess.Popen(command, env=settings(url, keys), stdout=subprocess.PIPE, text=True)
 
 
-def report(name: str, seen: Seen, without: Seen | None, done: str = "") -> None:
-    rate = ""
-    if without is not None and without.quantile(0.99):
-        rate = f"{seen.quantile(0.99) / without.quantile(0.99):5.2f}x"
-    span = f"{min(seen.p99s):.1f}-{max(seen.p99s):.1f}"
+@dataclasses.dataclass
+class Compared:
+    """Requests with and without a command beside them."""
+
+    without: Seen = dataclasses.field(default_factory=Seen)
+    meanwhile: Seen = dataclasses.field(default_factory=Seen)
+    #: What 99 % keep below, of a while with it over those beside it.
+    ratios: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, without: list[Seen], meanwhile: list[Seen]) -> None:
+        """Take in the whiles of one round, which begin and end without."""
+        for seen in without:
+            self.without.add(seen)
+        for seen, before, after in zip(meanwhile, without, without[1:], strict=False):
+            self.meanwhile.add(seen)
+            if len(seen.latencies) >= 100:
+                mean = (before.quantile(0.99) + after.quantile(0.99)) / 2
+                self.ratios.append(seen.quantile(0.99) / mean)
+
+    def report(self, name: str, done: str) -> None:
+        whole = self.meanwhile.quantile(0.99) / self.without.quantile(0.99)
+        median = f"{statistics.median(self.ratios):5.2f}x" if self.ratios else ""
+        line("without", self.without, "")
+        line(name, self.meanwhile, f"{whole:5.2f}x {median:>6}  {done}")
+
+
+def line(name: str, seen: Seen, more: str) -> None:
     print(
-        f"  {name:34} {len(seen.latencies):8,} {seen.busy:5.0%} {seen.quantile(0.5):8.2f}"
-        f" {seen.quantile(0.99):8.2f} {span:>11} {rate:>6} {max(seen.latencies, default=0):7.0f}"
-        f" {seen.lost:5} {seen.logged_out:10} {seen.failed:6}  {done}",
+        f"  {name:34} {len(seen.latencies):8,} {seen.busy:5.0%} {seen.quantile(0.5):7.1f}"
+        f" {seen.quantile(0.99):7.1f} {max(seen.latencies, default=0):6.0f}"
+        f" {seen.lost:5} {seen.logged_out:10} {seen.failed:6} {more}",
         flush=True,
     )
+
+
+def halt(process: subprocess.Popen[str], database: psycopg.Connection) -> None:
+    """Halt a command where it has written nothing that is not committed."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.01)
+        if not database.execute(WRITES, [MEASURED]).fetchall():
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.003)
+
+
+def one_round(
+    visits: Visits,
+    begin: Callable[[], subprocess.Popen[str]],
+    database: psycopg.Connection | None,
+    seconds: float,
+    compared: Compared,
+) -> str:
+    """Run a command between two whiles without it, and return what it has done.
+
+    Where a database says when, it is halted now and then.
+    """
+    without, meanwhile = [visits.during(seconds)], []
+    process = begin()
+    while True:
+        meanwhile.append(visits.during(seconds if database else 3600, process))
+        if process.poll() is not None:
+            break
+        if database:
+            halt(process, database)
+        without.append(visits.during(seconds))
+        process.send_signal(signal.SIGCONT)
+    without.append(visits.during(seconds))
+    compared.add(without, meanwhile)
+    out, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"a command ended with {process.returncode}")
+    found = json.loads(out) if out else {}
+    rows = found.get("expired") or found.get("signed_anew")
+    return f"{f'{rows:,} rows ' if rows else ''}in {sum(it.seconds for it in meanwhile):.0f} s"
 
 
 def main() -> None:
@@ -307,7 +373,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--requests", type=float, default=200)
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limits", default="--workers 1 --rate 2000")
     parser.add_argument("--only", default="", help="commands with these words")
@@ -330,22 +396,15 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
     database.execute(
         "CREATE UNLOGGED TABLE spare AS SELECT * FROM django_session WHERE expire_date < now()"
     )
-    made = python(url, [OLD[0]], MAKE_CLIENTS, CLIENTS, USERS)
+    made, _ = python(url, [OLD[0]], MAKE_CLIENTS, CLIENTS, USERS).communicate()
     clients = [Client(*found) for found in json.loads(made)]
 
-    def ours(*words: str) -> Callable[[], str]:
-        def command() -> str:
-            # Seldom: what asks is the program that visits the site.
-            ran = operations.run(program, *words, look_every=0.5, SESSION_STORE_URL=url)
-            rows = ran.found.get("expired") or ran.found.get("signed_anew")
-            return f"{rows:,} rows in {ran.seconds:.0f} s, {ran.megabytes:.0f} MB"
+    def ours(*words: str) -> Callable[[], subprocess.Popen[str]]:
+        store = f"{url}?application_name={MEASURED}"
+        return lambda: operations.start(program, *words, SESSION_STORE_URL=store)
 
-        return command
-
-    def djangos() -> str:
-        begun = time.perf_counter()
-        python(url, [NEW, *OLD], CLEAR_BY_DJANGO)
-        return f"in {time.perf_counter() - begun:.0f} s"
+    def djangos() -> subprocess.Popen[str]:
+        return python(url, [NEW, *OLD], CLEAR_BY_DJANGO)
 
     def fill() -> None:
         database.execute("INSERT INTO django_session SELECT * FROM spare ON CONFLICT DO NOTHING")
@@ -356,15 +415,15 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
         database.execute(f"UPDATE django_session SET expire_date = {date}")
 
     print(f"\n{arguments.rows:,} rows in PostgreSQL, {arguments.requests:.0f} requests a second")
-    latencies = "p50 ms   p99 ms   of rounds           max ms"
-    print(f"  {'':34} requests  busy   {latencies}  lost logged out failed")
+    columns = "requests  busy  p50 ms  p99 ms max ms  lost logged out failed  whole, beside"
+    print(f"  {'':34} {columns}")
     rated = arguments.limits.split()
     commands = [
-        ("clear-expired", fill, ours("clear-expired")),
-        (f"clear-expired {' '.join(rated)}", fill, ours("clear-expired", *rated)),
-        ("Django's clearsessions", fill, djangos),
-        ("rotate", revive, ours("rotate")),
-        (f"rotate {' '.join(rated)}", revive, ours("rotate", *rated)),
+        ("clear-expired", fill, ours("clear-expired"), False),
+        (f"clear-expired {' '.join(rated)}", fill, ours("clear-expired", *rated), True),
+        ("Django's clearsessions", fill, djangos, False),
+        ("rotate", revive, ours("rotate"), False),
+        (f"rotate {' '.join(rated)}", revive, ours("rotate", *rated), True),
     ]
     words = [word for word in arguments.only.split(",") if word]
     with contextlib.ExitStack() as stack:
@@ -372,14 +431,10 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
         visits = Visits(address, clients, arguments.requests)
         stack.enter_context(visits.going_on())
         time.sleep(5)
-
-        def rest() -> Seen:
-            return visits.of(lambda: time.sleep(arguments.seconds))[1]
-
-        for title, prepare, command in commands:
+        for title, prepare, begin, alternates in commands:
             if not all(word in title for word in words):
                 continue
-            without, during = Seen(), Seen()
+            compared = Compared()
             for _ in range(arguments.rounds):
                 prepare()
                 if "rotate" in title:
@@ -388,13 +443,11 @@ def whole(program: str, url: str, arguments: argparse.Namespace) -> None:
                     database.execute(f"{texts} WHERE t.session_key = s.session_key")
                 database.execute("VACUUM ANALYZE django_session")
                 database.execute("CHECKPOINT")
-                time.sleep(3)
-                without.add(rest())
-                done, seen = visits.of(command)
-                during.add(seen)
-                without.add(rest())
-            report("before and after", without, None)
-            report(title, during, without, done)
+                # The disk has more to do than the server knows of.
+                time.sleep(15)
+                where = database if alternates else None
+                done = one_round(visits, begin, where, arguments.seconds, compared)
+            compared.report(title, done)
     ask_each(url, clients)
 
 
