@@ -574,6 +574,13 @@ class Store:
     def aclear_expired(self) -> Awaitable[int]:
         """See ``clear_expired()``."""
 
+    def afind_row(self, statement: str, key: str) -> Awaitable[list[str | None] | None]:
+        """Return the first row that a statement finds in the store's database, or ``None``.
+
+        The columns have to be texts; ``key`` is the statement's one parameter. Raises
+        ``NotImplementedError`` if the store is no database.
+        """
+
     def close(self) -> None:
         """End threads and connections; what is under way has a second."""
 

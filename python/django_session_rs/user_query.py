@@ -15,9 +15,11 @@ from django.db.models import IntegerField, Manager, QuerySet
 from django.db.models.query import MAX_GET_RESULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.db.models import Field, Model
 
-__all__ = ["UserQuery", "query_for"]
+__all__ = ["UserQuery", "is_plain", "query_for"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class UserQuery:
     sql: str
     names: list[str]
     """The attributes that the columns are, in their order."""
+    fields: list[Any]
     converters: list[tuple[int, list[Any], Any]]
     pk: Field[Any, Any]
     smallest: int | None
@@ -38,18 +41,23 @@ class UserQuery:
         prepared = self.pk.get_prep_value(value)
         return self.pk.get_db_prep_value(prepared, connection, prepared=True)
 
+    def is_beyond(self, value: Any) -> bool:
+        """Tell whether the column cannot hold this primary key."""
+        too_small = self.smallest is not None and value < self.smallest
+        return too_small or (self.largest is not None and value > self.largest)
+
     def find(self, value: Any, using: str) -> Model | None:
         """Return the user with this primary key, or ``None`` if there is none."""
-        if self.smallest is not None and value < self.smallest:
-            return None
-        if self.largest is not None and value > self.largest:
+        if self.is_beyond(value):
             return None
         connection = connections[using]
         with connection.cursor() as cursor:
             cursor.execute(self.sql, (self.parameter(value, connection),))
             row = cursor.fetchone()
-        if row is None:
-            return None
+        return None if row is None else self.user(row, using, connection)
+
+    def user(self, row: Sequence[Any], using: str, connection: Any) -> Model:
+        """Return what the model makes of a row as the driver gives it."""
         if self.converters:
             row = list(row)
             for position, functions, expression in self.converters:
@@ -73,12 +81,13 @@ def query_for(model: type[Model], using: str, value: Any) -> UserQuery | None:
     except KeyError:
         found = _compiled(model, using, value)
         # None may be for this value alone.
-        if found is not None or not _is_plain(model):
+        if found is not None or not is_plain(model):
             _queries[kind] = found
         return found
 
 
-def _is_plain(model: type[Model]) -> bool:
+def is_plain(model: type[Model]) -> bool:
+    """Tell whether the model's manager does nothing of its own."""
     manager: Any = model._default_manager
     names = ("get", "get_queryset", "filter", "all")
     return (
@@ -89,7 +98,7 @@ def _is_plain(model: type[Model]) -> bool:
 
 
 def _compiled(model: type[Model], using: str, value: Any) -> UserQuery | None:
-    if not _is_plain(model):
+    if not is_plain(model):
         return None
     connection = connections[using]
     query = model._default_manager.using(using).filter(pk=value).order_by().query
@@ -108,6 +117,7 @@ def _compiled(model: type[Model], using: str, value: Any) -> UserQuery | None:
         model=compiler.klass_info["model"],
         sql=sql,
         names=[expression.target.attname for expression in expressions],
+        fields=[expression.target for expression in expressions],
         converters=[
             (position, functions, expression)
             for position, (functions, expression) in compiler.get_converters(expressions).items()

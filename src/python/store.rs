@@ -26,7 +26,7 @@ use crate::session::{
     Changes, Session, SessionError, SessionKey, SessionRecord, SessionSettings, SessionState,
     SessionStore, Snapshot, StoreError,
 };
-use crate::store::{self, ConnectError};
+use crate::store::{self, ConnectError, SqlRows, Texts};
 
 /// How long the connections have to say good-bye.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -222,6 +222,12 @@ impl PyStore {
         self.start(|steps| async move { steps.clear_expired().await })
     }
 
+    /// The columns of a row of another table in the store's database, as texts.
+    fn afind_row(&self, statement: &str, key: &str) -> PyResult<Awaitable> {
+        let (statement, key) = (Arc::from(statement), key.to_owned());
+        self.start(|steps| async move { steps.find_row(statement, &key).await })
+    }
+
     /// Ends threads and connections, after what has begun.
     fn close(&self, py: Python<'_>) {
         if self.process != std::process::id() {
@@ -232,7 +238,7 @@ impl PyStore {
         py.detach(|| {
             let end = async {
                 self.begun.finish().await;
-                if let Some(store) = self.steps.store.get() {
+                if let Some((store, _)) = self.steps.store.get() {
                     store.close().await;
                 }
             };
@@ -312,7 +318,7 @@ struct Steps {
     settings: Arc<SessionSettings>,
     /// Whether sessions are pickled, and so may hold what JSON cannot.
     keeps_objects: bool,
-    store: OnceCell<Arc<dyn SessionStore>>,
+    store: OnceCell<(Arc<dyn SessionStore>, Option<SqlRows>)>,
 }
 
 /// A session on its way into the store.
@@ -325,9 +331,20 @@ struct Unsaved {
 }
 
 impl Steps {
-    async fn store(&self) -> Result<&Arc<dyn SessionStore>, Failure> {
-        let connect = || store::connect(&self.url, &self.settings);
+    async fn connected(&self) -> Result<&(Arc<dyn SessionStore>, Option<SqlRows>), Failure> {
+        let connect = || store::connect_with_rows(&self.url, &self.settings);
         self.store.get_or_try_init(connect).await.map_err(Failure::Connect)
+    }
+
+    async fn store(&self) -> Result<&Arc<dyn SessionStore>, Failure> {
+        Ok(&self.connected().await?.0)
+    }
+
+    async fn find_row(&self, statement: Arc<str>, key: &str) -> Result<Option<Texts>, Failure> {
+        match &self.connected().await?.1 {
+            Some(rows) => Ok(rows.find(statement, key).await?),
+            None => Err(StoreError::Unsupported { operation: "find_row" }.into()),
+        }
     }
 
     async fn load(&self, session_key: SessionKey) -> Result<Option<StoredSession>, Failure> {

@@ -64,6 +64,20 @@ pub(crate) async fn connect_to(
     connect_to_one(url, settings).await
 }
 
+/// As [`connect`]; and if it is a database, that it can be asked for other rows over the same connections.
+#[cfg(feature = "python")]
+pub(crate) async fn connect_with_rows(
+    url: &str,
+    settings: &SessionSettings,
+) -> Result<(Arc<dyn SessionStore>, Option<super::SqlRows>), ConnectError> {
+    let url: StoreUrl = url.parse()?;
+    if !url.is_sql() {
+        return Ok((connect_to(&url, settings).await?, None));
+    }
+    let (store, table) = table(&url, settings).await?;
+    Ok((store, table.as_ref().map(super::SqlRows::beside)))
+}
+
 /// To a store of one kind.
 #[cfg_attr(
     not(any(feature = "_sql", feature = "memcached", feature = "redis")),
@@ -79,7 +93,7 @@ async fn connect_to_one(
         #[cfg(all(feature = "file", unix))]
         "file" => Ok(Arc::new(super::FileStore::connect_to(url, settings)?)),
         #[cfg(feature = "_sql")]
-        _ if url.is_sql() => table(url, settings).await,
+        _ if url.is_sql() => Ok(table(url, settings).await?.0),
         #[cfg(any(feature = "memcached", feature = "redis"))]
         _ if url.is_cache() => {
             use crate::codec::cache::CacheEngine;
@@ -142,11 +156,12 @@ pub(super) fn check_table(url: &StoreUrl) -> Result<(), UrlError> {
     Ok(())
 }
 
+/// The store of an address of a database, and the connections with which it writes a table of sessions.
 #[cfg(feature = "_sql")]
 async fn table(
     url: &StoreUrl,
     settings: &SessionSettings,
-) -> Result<Arc<dyn SessionStore>, ConnectError> {
+) -> Result<(Arc<dyn SessionStore>, Option<super::SqlStore>), ConnectError> {
     use super::SqlStore;
 
     check_table(url)?;
@@ -158,16 +173,17 @@ async fn table(
         let cache = DatabaseCache::connect_to(url, name, settings).await?;
         let codec = CacheCodec::new(CacheBackend::Database);
         let store = CacheStore::new(cache, keys(url, CacheEngine::Cache), codec);
-        return Ok(Arc::new(store.with_settings(settings)));
+        return Ok((Arc::new(store.with_settings(settings)), None));
     }
     let store = SqlStore::connect_to(url, settings).await?;
+    let table = Some(store.clone());
     #[cfg(any(feature = "memcached", feature = "redis"))]
     if let Some(cache_url) = url.text("cache_url") {
         use crate::codec::cache::CacheEngine;
 
         let (cache, keys, codec) = cache(&cache_url.parse()?, CacheEngine::CachedDb).await?;
         let store = super::CachedDbStore::new(store, cache, keys, codec);
-        return Ok(Arc::new(store.with_settings(settings)));
+        return Ok((Arc::new(store.with_settings(settings)), table));
     }
     if url.text("cache_url").is_some() || url.text("cache_table").is_some() {
         return Err(ConnectError::no_driver("redis"));
@@ -187,9 +203,9 @@ async fn table(
         if let Some(settle) = url.seconds("replica_settle")? {
             store = store.with_settle_time(settle);
         }
-        return Ok(Arc::new(store));
+        return Ok((Arc::new(store), table));
     }
-    Ok(Arc::new(store))
+    Ok((Arc::new(store), table))
 }
 
 #[cfg(all(feature = "cache", any(feature = "_sql", feature = "memcached", feature = "redis")))]

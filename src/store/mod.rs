@@ -51,6 +51,8 @@ mod redis_cache;
 mod replicated;
 #[cfg(any(feature = "_sql", feature = "memcached", feature = "redis"))]
 mod retry;
+#[cfg(feature = "python")]
+mod rows;
 mod signed_cookies;
 #[cfg(feature = "_sql")]
 mod sql;
@@ -67,6 +69,8 @@ pub use cache::{Cache, CacheEntry, CacheStore, Written};
 pub use cached_db::CachedDbStore;
 #[cfg(feature = "cli")]
 pub(crate) use connect::connect_to;
+#[cfg(feature = "python")]
+pub(crate) use connect::connect_with_rows;
 #[cfg(feature = "python")]
 pub(crate) use connect::keeps_objects;
 #[cfg(feature = "_url")]
@@ -93,6 +97,8 @@ pub use redis;
 pub use redis_cache::{RedisAddress, RedisCache, RedisClient, RedisConnectError, RedisError};
 #[cfg(feature = "postgres")]
 pub use replicated::ReplicatedStore;
+#[cfg(feature = "python")]
+pub(crate) use rows::{SqlRows, Texts};
 pub use signed_cookies::SignedCookieStore;
 #[cfg(feature = "_sql")]
 pub use sql::{SqlError, SqlPool, SqlStore};

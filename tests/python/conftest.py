@@ -7,11 +7,13 @@ and with ``CI=true`` it is an error.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 from urllib.parse import unquote, urlsplit
@@ -204,6 +206,7 @@ def database(request, databases):
         pytest.skip(f"{SERVERS[alias][0]} is not set")
     own = connections["default"]
     connections["default"] = connections[alias]
+    forget_in_the_thread()
     try:
         empty_tables()
         yield connections["default"]
@@ -250,3 +253,56 @@ def frozen(now: float):
         mock.patch("django.utils.timezone.now", clock.datetime),
     ):
         yield clock
+
+
+def wanted(variable: str) -> str:
+    """The address of a server; where CI has none that is an error."""
+    url = os.environ.get(variable, "")
+    if not url:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{variable} is not set")
+        pytest.skip(f"{variable} is not set")
+    return url
+
+
+def forget_in_the_thread() -> None:
+    """Have the thread that event loops ask Django in make its connection anew."""
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+
+    def forget() -> None:
+        connections["default"].close()
+        del connections["default"]
+
+    asyncio.run(sync_to_async(forget)())
+
+
+@contextlib.contextmanager
+def database_of(alias: str) -> Iterator[None]:
+    """A database in the place of the default one, in all threads."""
+    from django.db import connections
+
+    from django_session_rs.backends import native
+
+    own = connections["default"]
+    options = connections.databases["default"]
+    connections["default"] = connections[alias]
+    connections.databases["default"] = connections.databases[alias]
+    native._close()
+    try:
+        empty_tables()
+        yield
+    finally:
+        native._close()
+        connections["default"] = own
+        connections.databases["default"] = options
+        forget_in_the_thread()
+
+
+@pytest.fixture(params=["postgres", "mysql"])
+def table(request, databases):
+    """The table of one server after the other."""
+    if request.param not in databases:
+        pytest.skip(f"{request.param} is not there")
+    with database_of(request.param):
+        yield request.param

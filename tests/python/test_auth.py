@@ -1,6 +1,7 @@
 """The authentication middleware: Django's answers, without its thread."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,17 +10,26 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from conftest import wanted
 from django.contrib import auth
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMiddleware
 from django.contrib.auth.models import AnonymousUser, User, UserManager
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
+from site_server import free_port
 
-from django_session_rs.auth import AuthenticationMiddleware, get_user
+from django_session_rs import row_query, user_query
+from django_session_rs.auth import AuthenticationMiddleware, aget_user, get_user
+from django_session_rs.backends import native
 from django_session_rs.backends.db import SessionStore
+from django_session_rs.exceptions import StoreUnavailableError
+
+CUSTOM_USERS = ["custom_user.Customer", "custom_user.Member", "custom_user.Patron"]
 
 
 def request_of(session):
@@ -28,9 +38,9 @@ def request_of(session):
     return request
 
 
-def logged_in():
+def logged_in(store_class=SessionStore):
     user = get_user_model().objects.create_user("a user")
-    session = SessionStore()
+    session = store_class()
     session.update(
         {
             "_auth_user_id": str(user.pk),
@@ -39,7 +49,7 @@ def logged_in():
         }
     )
     session.save()
-    return user, SessionStore(session.session_key)
+    return user, store_class(session.session_key)
 
 
 def test_the_user_is_django_s(sqlite_database):
@@ -102,7 +112,7 @@ def test_the_checks_of_the_admin_find_it():
 
 
 @pytest.mark.parametrize("server", ["sqlite", "TEST_POSTGRES_URL", "TEST_MYSQL_URL"])
-@pytest.mark.parametrize("model", ["auth.User", "custom_user.Customer", "custom_user.Member"])
+@pytest.mark.parametrize("model", ["auth.User", *CUSTOM_USERS])
 def test_every_state_of_a_user_and_a_session_has_django_s_answer(server, model, tmp_path):
     url = str(tmp_path) if server == "sqlite" else os.environ.get(server)
     if not url:
@@ -161,3 +171,153 @@ def test_the_user_is_looked_up_where_the_router_says(sqlite_database):
         assert get_user(request_of(session)) == AnonymousUser()
     assert get_user(request_of(session)) == user
     assert get_user(request_of(session))._state.db == "default"
+
+
+AWAITS_USERS = pytest.mark.skipif(
+    not hasattr(ModelBackend, "aget_user"), reason="Django awaits users since 5.2"
+)
+
+
+@contextlib.contextmanager
+def asking_django():
+    """Count how often Django is asked whose a session is."""
+    with mock.patch.object(auth, "aget_user", wraps=auth.aget_user) as asked:
+        yield asked
+
+
+@AWAITS_USERS
+def test_a_user_is_awaited_without_a_thread(table):
+    user, session = logged_in(native.SessionStore)
+    seen = []
+
+    async def view(request):
+        before = threading.active_count()
+        seen.append(await request.auser())
+        assert await request.auser() is seen[0], "a user is asked for once in a request"
+        assert threading.active_count() == before
+        return HttpResponse()
+
+    async def main():
+        # To compile the query takes a thread.
+        await aget_user(request_of(native.SessionStore(session.session_key)))
+        with asking_django() as asked:
+            await AuthenticationMiddleware(view)(request_of(session))
+            assert not asked.called
+
+    asyncio.run(main())
+    assert (seen[0], seen[0].password, seen[0].date_joined) == (
+        user,
+        user.password,
+        User.objects.get().date_joined,
+    )
+    assert repr(vars(seen[0]).keys()) == repr(vars(User.objects.get()).keys())
+    assert seen[0]._state.db == "default"
+
+
+@AWAITS_USERS
+def test_what_changes_about_a_user_counts_at_once(table):
+    user, session = logged_in(native.SessionStore)
+
+    def found():
+        return asyncio.run(aget_user(request_of(native.SessionStore(session.session_key))))
+
+    assert found() == user
+    User.objects.update(is_active=False)
+    assert found() == AnonymousUser()
+    User.objects.update(is_active=True, username="another name")
+    assert found().username == "another name"
+    User.objects.all().delete()
+    assert found() == AnonymousUser()
+
+
+@AWAITS_USERS
+def test_the_test_of_a_site_sees_what_it_has_written(table):
+    """What a ``TestCase`` writes is in a transaction that no other connection sees."""
+    user, session = logged_in(native.SessionStore)
+    assert session._rows_of("default") is not None
+    setup_test_environment()
+    try:
+        assert session._rows_of("default") is None
+        with asking_django() as asked:
+            assert asyncio.run(aget_user(request_of(session))) == user
+            assert asked.called
+    finally:
+        teardown_test_environment()
+
+
+@AWAITS_USERS
+def test_with_another_manager_or_database_django_is_asked(table):
+    user, session = logged_in(native.SessionStore)
+    assert session._rows_of("other") is None, "that is a file of SQLite"
+    with mock.patch.object(UserManager, "get_queryset", lambda it: it._queryset_class(User).all()):
+        user_query._queries.clear()
+        row_query._queries.clear()
+        with asking_django() as asked:
+            assert asyncio.run(aget_user(request_of(session))) == user
+        assert asked.called
+    user_query._queries.clear()
+    row_query._queries.clear()
+    settings_dict = connections["default"].settings_dict
+    native._close()
+    with mock.patch.dict(settings_dict, ENGINE="site.schema_of_each_tenant"):
+        assert session._rows_of("default") is None
+    native._close()
+    assert session._rows_of("default") is native._store(native.SessionStore)
+
+
+class AwaitingBackend(ModelBackend):
+    """A backend that has a way of its own to find a user."""
+
+    async def aget_user(self, user_id):
+        return None
+
+
+@AWAITS_USERS
+def test_an_awaiting_backend_of_the_site_is_asked(table):
+    _, session = logged_in(native.SessionStore)
+    path = f"{__name__}.AwaitingBackend"
+    session["_auth_user_backend"] = path
+    with override_settings(AUTHENTICATION_BACKENDS=[path]), asking_django() as asked:
+        assert asyncio.run(aget_user(request_of(session))) == AnonymousUser()
+    assert asked.called
+
+
+@AWAITS_USERS
+def test_users_need_not_be_where_sessions_are(table):
+    class OtherStore(native.SessionStore):
+        pass
+
+    with override_settings(SESSION_STORE_URL=wanted("TEST_REDIS_URL")):
+        user, session = logged_in(native.SessionStore)
+        with asking_django() as asked:
+            assert asyncio.run(aget_user(request_of(session))) == user
+            assert not asked.called
+        rows = session._rows_of("default")
+        assert rows is not native._store(native.SessionStore)
+        assert OtherStore()._rows_of("default") is rows, "each has connections of its own"
+        asyncio.run(session.adelete())
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(asked_of(rows))
+
+
+async def asked_of(rows):
+    return await rows.afind_row("SELECT CAST(1 AS char)", "")
+
+
+@AWAITS_USERS
+def test_a_database_that_cannot_be_asked_lets_nobody_out(table):
+    user, session = logged_in(native.SessionStore)
+    data = dict(session.items())
+    with override_settings(SESSION_STORE_URL=wanted("TEST_REDIS_URL")):
+        in_redis = native.SessionStore()
+        in_redis.update(data)
+        in_redis.save()
+        settings_dict = connections["default"].settings_dict
+        with (
+            mock.patch.dict(settings_dict, HOST="127.0.0.1", PORT=str(free_port())),
+            pytest.raises(StoreUnavailableError),
+        ):
+            asyncio.run(aget_user(request_of(in_redis)))
+        native._close()
+        assert asyncio.run(aget_user(request_of(in_redis))) == user
+        in_redis.delete()

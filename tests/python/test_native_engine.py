@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
+from conftest import database_of, wanted
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
@@ -35,44 +35,6 @@ from django_session_rs.exceptions import (
 
 HAS_ASYNC = hasattr(SessionBase, "asave")
 LOGIN = {"_auth_user_id": "7", "_auth_user_hash": "0" * 64}
-
-
-def wanted(variable: str) -> str:
-    """The address of a server; where CI has none that is an error."""
-    url = os.environ.get(variable, "")
-    if not url:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{variable} is not set")
-        pytest.skip(f"{variable} is not set")
-    return url
-
-
-@contextlib.contextmanager
-def database_of(alias: str) -> Iterator[None]:
-    """A database in the place of the default one, in all threads."""
-    from conftest import empty_tables
-
-    own = connections["default"]
-    options = connections.databases["default"]
-    connections["default"] = connections[alias]
-    connections.databases["default"] = connections.databases[alias]
-    native._close()
-    try:
-        empty_tables()
-        yield
-    finally:
-        native._close()
-        connections["default"] = own
-        connections.databases["default"] = options
-
-
-@pytest.fixture(params=["postgres", "mysql"])
-def table(request, databases):
-    """The table of one server after the other."""
-    if request.param not in databases:
-        pytest.skip(f"{request.param} is not there")
-    with database_of(request.param):
-        yield request.param
 
 
 @pytest.fixture

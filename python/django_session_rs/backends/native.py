@@ -17,6 +17,7 @@ import atexit
 import json
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.core.signals import setting_changed
 from django.core.signing import BadSignature
+from django.db import connections, router
 from django.utils.asyncio import async_unsafe
 from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
@@ -42,7 +44,7 @@ from django_session_rs.backends.conflicts import (
 )
 from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
 from django_session_rs.management.commands.export_session_settings import exported_sessions
-from django_session_rs.store_url import store_url
+from django_session_rs.store_url import connection_url, store_url
 
 if TYPE_CHECKING:
     from django_session_rs._native import StoredSession
@@ -291,6 +293,15 @@ class SessionStore(db.SessionStore):
         else:
             await store.aclear_expired()
 
+    def _rows_of(self, using: str) -> Store | None:
+        """Return a store whose connections lead to a database of Django's, to ask for its rows.
+
+        ``None`` if Django has to ask: it cannot be reached so, or it is that of a test, which may
+        be within a transaction.
+        """
+        state: Any = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
+        return None if hasattr(state, "saved_data") else _rows_store(type(self), using)
+
     def _names(self) -> list[str]:
         """Return the names that were set or removed here."""
         # A name that is no Unicode is found by comparing.
@@ -326,6 +337,8 @@ def _here(step: Any, *arguments: Any) -> Any:
 
 _MISSING = object()
 _stores: dict[tuple[type[SessionStore], str | None], Store | None] = {}
+#: Where rows of Django's databases are asked for: those of sessions, if they are there.
+_row_stores: dict[tuple[type[SessionStore], str], Store | None] = {}
 _lock = threading.Lock()
 #: Of the process that this one was forked from; to touch them would be to touch its connections.
 _inherited: list[Any] = []
@@ -343,6 +356,47 @@ def _new_store(cls: type[SessionStore], rule: str | None) -> Store | None:
             url = store_url(cls.get_model_class())
             _stores[cls, rule] = None if url is None else Store(url, _settings(cls, rule))
         return _stores[cls, rule]
+
+
+#: Others may be at another schema in each request.
+ENGINES = {
+    "django.contrib.gis.db.backends.mysql",
+    "django.contrib.gis.db.backends.postgis",
+    "django.db.backends.mysql",
+    "django.db.backends.postgresql",
+}
+
+
+def _rows_store(cls: type[SessionStore], using: str) -> Store | None:
+    found: Any = _row_stores.get((cls, using), _MISSING)
+    if found is not _MISSING:
+        store: Store | None = found
+        return store
+    # Before its lock is taken.
+    sessions = _store(cls)
+    with _lock:
+        if (cls, using) not in _row_stores:
+            _row_stores[cls, using] = _new_rows_store(cls, using, sessions)
+        return _row_stores[cls, using]
+
+
+@sensitive_variables()
+def _new_rows_store(cls: type[SessionStore], using: str, sessions: Store | None) -> Store | None:
+    connection = connections[using]
+    if connection.settings_dict["ENGINE"] not in ENGINES:
+        return None
+    is_beside = getattr(settings, "SESSION_STORE_URL", "db") in ("db", "cached_db")
+    if is_beside and router.db_for_write(cls.get_model_class()) == using:
+        return sessions
+    for (_, other), store in _row_stores.items():
+        if other == using and store not in _stores.values():
+            return store
+    try:
+        # The table is not asked for sessions.
+        url = connection_url(connection, "django_session")
+    except ImproperlyConfigured:
+        return None
+    return Store(url, _settings(cls, None))
 
 
 @sensitive_variables()
@@ -370,17 +424,20 @@ def _settings(cls: type[SessionStore], rule: str | None) -> str:
 def _close(**_: Any) -> None:
     """End all connections, when the process ends or a setting changes."""
     with _lock:
-        stores = [store for store in _stores.values() if store is not None]
+        found = {*_stores.values(), *_row_stores.values()}
+        stores = [store for store in found if store is not None]
         _stores.clear()
+        _row_stores.clear()
     for store in stores:
         store.close()
 
 
 def _start_anew() -> None:
     """Forget what belongs to the process that this one was forked from."""
-    global _lock, _stores  # noqa: PLW0603 - somebody there may hold or be changing them
-    _inherited.append(_stores)
-    _stores = {}
+    # Somebody there may hold or be changing them.
+    global _lock, _row_stores, _stores  # noqa: PLW0603
+    _inherited.extend((_stores, _row_stores))
+    _row_stores, _stores = {}, {}
     _lock = threading.Lock()
 
 
