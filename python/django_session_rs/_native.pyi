@@ -578,7 +578,7 @@ class Store:
         """Return the first row that a statement finds in the store's database, or ``None``.
 
         The columns have to be texts; ``key`` is the statement's one parameter. Raises
-        ``NotImplementedError`` if the store is no database.
+        ``StoreError`` if the store is no database.
         """
 
     def close(self) -> None:

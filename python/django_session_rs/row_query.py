@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,14 @@ from django.db import connections
 from django_session_rs.user_query import is_plain, query_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from django.db.models import Model
 
     from django_session_rs._native import Store
     from django_session_rs.user_query import UserQuery
 
-    Reader = Callable[[str], Any]
-
 __all__ = ["RowQuery", "row_query_for"]
+
+Reader = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
