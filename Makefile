@@ -100,9 +100,10 @@ format: rust-lint $(VENV)/.requirements
 docs: rust
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features $(FEATURES)
 
-.PHONY: stubs  ## Compare the type stubs with the module they describe
+.PHONY: stubs  ## Compare the type stubs with the module they describe, and check the types with pyright
 stubs: dev
 	$(BIN)/python tests/stubs.py
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 .PHONY: wheel  ## Build a wheel, install it without a compiler, switch a new project to it
 wheel: dev

@@ -433,7 +433,7 @@ class TimestampSigner(Signer):
     def sign(self, value: Any, *, now: float | None = None) -> str:
         """Return ``value:timestamp:signature``."""
 
-    def unsign(
+    def unsign(  # pyright: ignore - Django's own names for it differ so
         self,
         value: str,
         max_age: float | datetime.timedelta | None = None,

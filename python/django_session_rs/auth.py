@@ -91,7 +91,9 @@ async def _auser_let_in(request: HttpRequest) -> AbstractBaseUser | None:
     using = model._default_manager.db
     pk = model._meta.pk.to_python(key)
     store = rows_of(using)
-    query = None if pk is None or store is None else await row_query_for(model, using, pk)
+    if pk is None or store is None:
+        return None
+    query = await row_query_for(model, using, pk)
     user: Any = await query.afind(store, pk, using) if query else None
     return _let_in(backend, user, await session.aget(auth.HASH_SESSION_KEY))
 

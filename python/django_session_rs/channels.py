@@ -19,6 +19,10 @@ As with Channels, the session is saved when an HTTP response starts, and never o
 ``await asave()``.
 """
 
+# The types that pyright brings for Channels are narrower than what Channels passes on.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIncompatibleMethodOverride=false, reportTypedDictNotRequiredAccess=false
+
 from __future__ import annotations
 
 import asyncio
@@ -321,6 +325,7 @@ class Watch:
         try:
             return await inner(scope, self.receive, self.send)
         finally:
+            tasks: list[asyncio.Future[Any]]
             tasks = [task for task in (self.timer, self.pending) if task is not None]
             for task in tasks:
                 task.cancel()

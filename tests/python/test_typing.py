@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,12 +115,30 @@ def test_types_are_shipped():
     assert (folder / "_native.pyi").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_types_of_use(tmp_path):
-    file = tmp_path / "use.py"
-    file.write_text(USE)
+def checked(checker: str, *arguments: object) -> None:
+    """Run a type checker, which has to find nothing."""
+    if importlib.util.find_spec(checker) is None:
+        pytest.skip(f"{checker} is not installed")
+    command = [sys.executable, "-m", checker, *map(str, arguments)]
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
-    command.append(str(file))
     found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_types_of_use_for_mypy(tmp_path):
+    file = tmp_path / "use.py"
+    file.write_text(USE)
+    checked("mypy", "--strict", "--cache-dir", tmp_path / "cache", file)
+
+
+def test_types_of_use_for_pyright(tmp_path):
+    (tmp_path / "use.py").write_text(USE)
+    options = {
+        "extraPaths": [str(Path(django_session_rs.__file__).parents[1])],
+        "include": ["use.py"],
+        # What is wrong on purpose is marked, and has to be found.
+        "reportUnnecessaryTypeIgnoreComment": "error",
+        "typeCheckingMode": "strict",
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(options))
+    checked("basedpyright", "--project", tmp_path, "--pythonpath", sys.executable)

@@ -59,7 +59,7 @@ __all__ = ["KEY_PREFIX", "SessionStore"]
 logger = logging.getLogger("django.contrib.sessions")
 
 
-class SessionStore(db.SessionStore, DjangoSessionStore):
+class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
     """A session in the database and the cache, as Django's ``cached_db.SessionStore``.
 
     Subclass it as Django's: ``cache_key_prefix``, and what the ``db`` engine has.

@@ -80,7 +80,7 @@ UTC = datetime_timezone.utc
 VENDORS = frozenset({"mysql", "postgresql", "sqlite"})
 
 
-class SessionStore(SignedTextSession, DjangoSessionStore):
+class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
     """A session in the database, as ``django.contrib.sessions.backends.db.SessionStore``.
 
     It reads and writes the same rows: the two engines can serve one table together. Subclass it as
@@ -454,6 +454,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):
         where = (plan.key(old, connection), *(() if loaded is None else (loaded,)))
         while True:
             moved = False
+            values: Sequence[Any] = ()
             self._session_key = self._get_new_session_key()
             try:
                 values = self._row(plan, connection, True, self._session_cache)  # noqa: FBT003

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionStore"]
 
 
-class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
+class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):  # pyright: ignore
     """A session in a file, as ``django.contrib.sessions.backends.file.SessionStore``.
 
     Subclass it as Django's. The asynchronous methods work in a thread, one hop each: a disk may
@@ -95,7 +95,7 @@ class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):
             path = self._path()
             found = session_files.read(path)
         except SuspiciousOperation:
-            found = None
+            return {}, None, False
         if found is None:
             return {}, None, False
         data = self._data_of(found)

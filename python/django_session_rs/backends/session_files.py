@@ -235,7 +235,7 @@ class Locked:
         with _answering(), _temporary(self.path, content) as temporary:
             # Whoever takes locks sees the new file when it is certain that it stays.
             if HAS_LOCKS and temporary.number is not None:
-                flock(temporary.number, LOCK_EX | LOCK_NB)
+                _lock(temporary.number)
             now = _status(self.path)
             if now is None:
                 return None
@@ -305,13 +305,18 @@ def _locked(path: Path) -> tuple[int | None, Locked | None]:
         os.close(number)
 
 
+def _lock(number: int) -> None:
+    # Only asked for where there are locks.
+    flock(number, LOCK_EX | LOCK_NB)  # pyright: ignore
+
+
 def _wait_for_lock(number: int, until: float) -> None:
     if not HAS_LOCKS:
         return
     wait, longest = WAITS
     while True:
         try:
-            flock(number, LOCK_EX | LOCK_NB)
+            _lock(number)
         except BlockingIOError:
             if time.monotonic() >= until:
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None

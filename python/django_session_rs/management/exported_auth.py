@@ -178,7 +178,7 @@ def overrides(model: Any) -> list[str]:
     ]
     if "is_active" not in columns and not getattr(model, "is_active", True):
         found.append("is_active")
-    manager = model._default_manager
+    manager: Any = model._default_manager
     queryset = manager._queryset_class  # noqa: SLF001 - what `from_queryset` was given
     for cls, base, names in (
         (type(manager), Manager, ("get_queryset", "get")),

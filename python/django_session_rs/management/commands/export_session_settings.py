@@ -122,7 +122,7 @@ class Command(BaseCommand):
         "object: to standard output, or whole and at once to a file. Without --include-secret no "
         "key is written."
     )
-    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's attribute
+    requires_system_checks = []  # noqa: RUF012 - Django's attribute
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
@@ -193,7 +193,8 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     if is_usable and name.endswith("_SAMESITE"):
         is_usable = is_samesite(value)
     if is_usable and "texts" in words and value is not None:
-        is_usable = all(isinstance(text, str) for text in value)
+        texts: Any = value
+        is_usable = all(isinstance(text, str) for text in texts)
     if not is_usable:
         raise CommandError(f"{name} must be {words}: correct it in the settings module.")
     return os.fspath(value) if isinstance(value, os.PathLike) else value
