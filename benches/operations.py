@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,32 +52,37 @@ class Ran:
     found: dict[str, Any]
 
 
-def start(program: str, *arguments: str, **urls: str) -> subprocess.Popen[str]:
+def start(
+    program: str, *arguments: str, out: int = subprocess.PIPE, **urls: str
+) -> subprocess.Popen[str]:
     """Start a command with the keys of the rows."""
     keys = {"SECRET_KEY": session_rows.KEYS[0]}
     keys["SECRET_KEY_FALLBACKS"] = json.dumps(session_rows.KEYS[1:])
+    # The doctor shows no progress.
+    quiet = () if arguments[0] == "doctor" else ("--quiet",)
     return subprocess.Popen(
-        [program, *arguments, "--json", "--quiet"],
+        [program, *arguments, "--json", *quiet],
         env={**os.environ, **keys, **urls},
-        stdout=subprocess.PIPE,
+        stdout=out,
         text=True,
     )
 
 
-def run(program: str, *arguments: str, **urls: str) -> Ran:
+def run(program: str, *arguments: str, out: int = subprocess.PIPE, **urls: str) -> Ran:
     """Run a command to its end."""
     begun = time.perf_counter()
-    process = start(program, *arguments, **urls)
+    process = start(program, *arguments, out=out, **urls)
     peak = 0
     # The system's own count of a child begins with what its parent has.
     while process.poll() is None:
         peak = max(peak, peak_of(process.pid))
         time.sleep(0.02)
     seconds = time.perf_counter() - begun
-    out, _ = process.communicate()
-    if process.returncode:
+    found, _ = process.communicate()
+    # Some of what the doctor finds is an error.
+    if process.returncode and not (arguments[0] == "doctor" and process.returncode <= 2):
         sys.exit(f"{arguments} ended with {process.returncode}")
-    return Ran(seconds, peak / 1024, json.loads(out))
+    return Ran(seconds, peak / 1024, json.loads(found) if found else {})
 
 
 def peak_of(pid: int) -> int:
@@ -238,20 +243,25 @@ def execute(url: str, sql: str) -> None:
     operations.Table(url).execute(sql)
 
 
-def new_database(kind: str, directory: str) -> str:
+@contextlib.contextmanager
+def new_database(kind: str, directory: str, count: int = 0) -> Iterator[str]:
+    """The address of a database with so many sessions, until it is no longer needed."""
     name = f"rows_{secrets.token_hex(4)}"
     if kind == "sqlite":
-        return f"sqlite:{directory}/{name}.sqlite3"
+        path = Path(directory) / f"{name}.sqlite3"
+        session_rows.load(f"sqlite:{path}", count)
+        yield f"sqlite:{path}"
+        path.unlink()
+        return
     base = os.environ["TEST_POSTGRES_URL" if kind == "postgres" else "TEST_MYSQL_URL"]
     execute(base, f"CREATE DATABASE {name}")
-    return urlsplit(base)._replace(path=f"/{name}").geturl()
-
-
-def drop(url: str) -> None:
-    if not url.startswith("sqlite:"):
-        force = " WITH (FORCE)" if url.startswith("postgres") else ""
-        base = os.environ["TEST_POSTGRES_URL" if force else "TEST_MYSQL_URL"]
-        execute(base, f"DROP DATABASE {urlsplit(url).path.strip('/')}{force}")
+    try:
+        url = urlsplit(base)._replace(path=f"/{name}").geturl()
+        session_rows.load(url, count)
+        yield url
+    finally:
+        force = " WITH (FORCE)" if kind == "postgres" else ""
+        execute(base, f"DROP DATABASE {name}{force}")
 
 
 def expire_all(kind: str, url: str, date: str) -> None:
@@ -295,57 +305,95 @@ def redis_floor(count: int) -> float | None:
     return time.perf_counter() - begun
 
 
+@dataclass
+class Measured:
+    """A store on which each command is measured."""
+
+    kind: str
+    url: str
+    count: int
+    program: str
+    sample: int
+    report: Report
+
+    def add(
+        self, name: str, ran: Ran, *, count: int | None = None, django: float | None = None
+    ) -> None:
+        self.report.add(self.kind, name, self.count if count is None else count, ran, django)
+
+    def run(self, *arguments: str, out: int = subprocess.PIPE) -> Ran:
+        return run(self.program, *arguments, out=out, SESSION_STORE_URL=self.url)
+
+    def scripted(self, name: str) -> float:
+        return scripted(self.url, name, self.sample)
+
+    def look(self) -> None:
+        """The commands that only look, and the floor."""
+        if self.kind == "postgres":
+            self.add("COPY TO STDOUT", Ran(floor(self.url), 0, {}))
+        # The script of both: a loop that decodes, and counts or prints.
+        django = self.scripted("stats")
+        self.add("stats", self.run("stats"), django=django)
+        listed = self.run("list", "--expired", out=subprocess.DEVNULL)
+        self.add("list", listed, django=django)
+        self.add("doctor", self.run("doctor"))
+
+    def archive(self, directory: str) -> None:
+        """To a file, and from there into an empty store."""
+        archive = f"{directory}/archive.jsonl.zst"
+        self.add("export", self.run("export", "--include-secrets", "--include-expired", archive))
+        with new_database(self.kind, directory) as other:
+            ran = run(self.program, "import", archive, SESSION_STORE_URL=other)
+            self.add("import", ran)
+        Path(archive).unlink()
+
+    def write(self) -> None:
+        """The commands that change sessions where they are."""
+        revoked = self.run("revoke", "--user", "17", "--yes")
+        self.add("revoke a user, live", revoked, count=self.count // 10)
+        expire_all(self.kind, self.url, "2099-01-01 00:00:00")
+        # The script of both: a loop that decodes and saves.
+        django = self.scripted("rotate")
+        ran = self.run("rotate")
+        self.add(f"rotate, {ran.found['passes']} passes", ran, django=django)
+        self.report.line("", f"{ran.found['signed_anew']:,} signed anew", *[""] * 6)
+        ran = self.run("convert")
+        self.add("convert", ran, django=django)
+        self.report.line("", f"{ran.found['converted']:,} converted", *[""] * 6)
+
+    def move(self, directory: str) -> None:
+        """To Redis, and from there into an empty store."""
+        django = self.scripted("to redis")
+        to = f"{os.environ['TEST_REDIS_URL']}?prefix=bench"
+        urls = {"FROM_SESSION_STORE_URL": self.url, "TO_SESSION_STORE_URL": to}
+        self.add("migrate to Redis", run(self.program, "migrate", **urls), django=django)
+        with new_database(self.kind, directory) as back:
+            django = self.scripted("from redis")
+            urls = {"FROM_SESSION_STORE_URL": to, "TO_SESSION_STORE_URL": back}
+            self.add("migrate from Redis", run(self.program, "migrate", **urls), django=django)
+        import redis
+
+        redis.Redis.from_url(os.environ["TEST_REDIS_URL"]).flushdb(asynchronous=True)
+
+    def clear(self) -> None:
+        """What has expired goes."""
+        expire_all(self.kind, self.url, "2001-01-01 00:00:00")
+        ran = self.run("clear-expired", "--batch", "5000")
+        self.add("clear-expired", ran, count=ran.found["expired"])
+
+
 def measure(kind: str, program: str, count: int, sample: int, report: Report) -> None:
     """Every command on one kind of store."""
-    with tempfile.TemporaryDirectory() as directory:
-        url = new_database(kind, directory)
-        try:
-            session_rows.load(url, count)
-            here = {"SESSION_STORE_URL": url}
-            if kind == "postgres":
-                seconds = floor(url)
-                report.add(kind, "COPY TO STDOUT", count, Ran(seconds, 0, {}), None)
-            report.add(
-                kind, "stats", count, run(program, "stats", **here), scripted(url, "stats", sample)
-            )
-            archive = f"{directory}/archive.jsonl.zst"
-            ran = run(program, "export", "--include-secrets", "--include-expired", archive, **here)
-            report.add(kind, "export", count, ran, None)
-            other = new_database("sqlite" if kind == "sqlite" else kind, directory)
-            try:
-                session_rows.load(other, 0)
-                ran = run(program, "import", archive, SESSION_STORE_URL=other)
-                report.add(kind, "import", count, ran, None)
-            finally:
-                drop(other)
-            Path(archive).unlink()
-            ran = run(program, "revoke", "--user", "17", "--yes", **here)
-            report.add(kind, "revoke a user, live", count // 10, ran, None)
-            expire_all(kind, url, "2099-01-01 00:00:00")
-            django = scripted(url, "rotate", sample)
-            ran = run(program, "rotate", **here)
-            report.add(kind, f"rotate, {ran.found['passes']} passes", count, ran, django)
-            report.line("", f"{ran.found['signed_anew']:,} signed anew", *[""] * 6)
-            django = scripted(url, "to redis", sample)
-            to = f"{os.environ['TEST_REDIS_URL']}?prefix=bench"
-            ran = run(program, "migrate", FROM_SESSION_STORE_URL=url, TO_SESSION_STORE_URL=to)
-            report.add(kind, "migrate to Redis", count, ran, django)
-            back = new_database(kind, directory)
-            try:
-                session_rows.load(back, 0)
-                django = scripted(url, "from redis", sample)
-                ran = run(program, "migrate", FROM_SESSION_STORE_URL=to, TO_SESSION_STORE_URL=back)
-                report.add(kind, "migrate from Redis", count, ran, django)
-            finally:
-                drop(back)
-            import redis
-
-            redis.Redis.from_url(os.environ["TEST_REDIS_URL"]).flushdb(asynchronous=True)
-            expire_all(kind, url, "2001-01-01 00:00:00")
-            ran = run(program, "clear-expired", "--batch", "5000", **here)
-            report.add(kind, "clear-expired", ran.found["expired"], ran, None)
-        finally:
-            drop(url)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        new_database(kind, directory, count) as url,
+    ):
+        measured = Measured(kind, url, count, program, sample, report)
+        measured.look()
+        measured.archive(directory)
+        measured.write()
+        measured.move(directory)
+        measured.clear()
 
 
 def main() -> None:
