@@ -300,6 +300,19 @@ def test_users_need_not_be_where_sessions_are(table):
         asyncio.run(asked_of(rows))
 
 
+@AWAITS_USERS
+def test_users_are_beside_sessions_that_have_copies_in_a_cache(table):
+    location = wanted("TEST_REDIS_URL")
+    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}
+    with override_settings(CACHES={"default": cache}, SESSION_STORE_URL="cached_db"):
+        user, session = logged_in(native.SessionStore)
+        assert session._rows_of("default") is native._store(native.SessionStore)
+        with asking_django() as asked:
+            assert asyncio.run(aget_user(request_of(session))) == user
+            assert not asked.called
+        session.delete()
+
+
 async def asked_of(rows):
     return await rows.afind_row("SELECT CAST(1 AS char)", "")
 
