@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.auth import middleware
 from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMiddleware
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import SimpleLazyObject
 
 from django_session_rs.row_query import row_query_for
-from django_session_rs.twins import call
+from django_session_rs.twins import call, has_twin
 from django_session_rs.user_query import query_for
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-__all__ = ["AuthenticationMiddleware", "aget_user", "get_user"]
+__all__ = ["AuthenticationMiddleware", "LoginRequiredMiddleware", "aget_user", "get_user"]
 
 
 def get_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
@@ -154,3 +155,30 @@ class AuthenticationMiddleware(DjangoMiddleware):
     async def aprocess_request(self, request: HttpRequest) -> HttpResponseBase | None:
         """See ``process_request()``."""
         return AuthenticationMiddleware.process_request(self, request)
+
+
+if hasattr(middleware, "LoginRequiredMiddleware"):
+
+    class LoginRequiredMiddleware(middleware.LoginRequiredMiddleware):
+        """Django's middleware that lets nobody in who is not logged in, since Django 5.1.
+
+        Under ASGI it awaits ``request.auser()``, where Django's takes a thread for
+        ``request.user``. A subclass that overrides ``process_view`` runs in Django's thread, unless
+        it overrides ``aprocess_view`` too.
+        """
+
+        def __init__(self, get_response: Any) -> None:
+            super().__init__(get_response)
+            if self.async_mode and has_twin(type(self), "process_view"):
+                # Django looks here for it.
+                self.process_view: Any = self.aprocess_view
+
+        async def aprocess_view(
+            self, request: Any, view_func: Any, _view_args: Any, _view_kwargs: Any
+        ) -> HttpResponseBase | None:
+            """See ``process_view()``."""
+            if (await request.auser()).is_authenticated:
+                return None
+            if not getattr(view_func, "login_required", True):
+                return None
+            return self.handle_no_permission(request, view_func)

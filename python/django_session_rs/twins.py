@@ -17,7 +17,7 @@ from django.contrib.sessions.backends.base import SessionBase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["call", "load"]
+__all__ = ["call", "has_twin", "load"]
 
 
 async def call(target: Any, name: str, *args: Any) -> Any:
@@ -27,7 +27,7 @@ async def call(target: Any, name: str, *args: Any) -> Any:
     no twins, and only the loading is awaited.
     """
     cls: Any = type(target)
-    if _has_twin(cls, name):
+    if has_twin(cls, name):
         return await getattr(target, f"a{name}")(*args)
     if isinstance(target, SessionBase) and _computes(cls, name):
         await load(target)
@@ -40,7 +40,7 @@ async def load(session: Any) -> None:
     cls: Any = type(session)
     if hasattr(session, "_session_cache"):
         session.accessed = True
-    elif _has_twin(cls, "_get_session"):
+    elif has_twin(cls, "_get_session"):
         await session._aget_session()  # noqa: SLF001
     elif cls._get_session is SessionBase._get_session:  # type: ignore[attr-defined] # noqa: SLF001
         session.accessed = True
@@ -64,8 +64,8 @@ def _look_for_twin(cls: type, name: str) -> bool:
     return False
 
 
-# Asked several times in each request.
-_has_twin: Callable[[Any, str], bool] = functools.lru_cache(maxsize=1024)(_look_for_twin)
+#: Asked several times in each request.
+has_twin: Callable[[Any, str], bool] = functools.lru_cache(maxsize=1024)(_look_for_twin)
 
 
 def _computes(cls: Any, name: str) -> bool:

@@ -12,17 +12,20 @@ from unittest import mock
 import pytest
 from conftest import wanted
 from django.contrib import auth
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_user_model, middleware
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMiddleware
 from django.contrib.auth.models import AnonymousUser, User, UserManager
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
-from django.test import override_settings
+from django.test import AsyncRequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
+from django.urls import path
 from site_server import free_port
 
+import django_session_rs.auth
 from django_session_rs import row_query, user_query
 from django_session_rs.auth import AuthenticationMiddleware, aget_user, get_user
 from django_session_rs.backends import native
@@ -58,8 +61,8 @@ def test_the_user_is_django_s(sqlite_database):
     def view(request):
         return HttpResponse(request.user.get_username())
 
-    for middleware in (AuthenticationMiddleware, DjangoMiddleware):
-        assert middleware(view)(request_of(session)).content == b"a user"
+    for either in (AuthenticationMiddleware, DjangoMiddleware):
+        assert either(view)(request_of(session)).content == b"a user"
     anonymous = request_of(SessionStore())
     AuthenticationMiddleware(view)(anonymous)
     assert anonymous.user == AnonymousUser()
@@ -334,3 +337,103 @@ def test_a_database_that_cannot_be_asked_lets_nobody_out(table):
         native._close()
         assert asyncio.run(aget_user(request_of(in_redis))) == user
         in_redis.delete()
+
+
+LoginRequiredMiddleware = getattr(django_session_rs.auth, "LoginRequiredMiddleware", object)
+HAS_LOGIN_REQUIRED = pytest.mark.skipif(
+    not hasattr(middleware, "LoginRequiredMiddleware"), reason="Django has it since 5.1"
+)
+
+
+async def inner(request):
+    return HttpResponse((await request.auser()).get_username())
+
+
+async def lobby(request):
+    return HttpResponse("lobby")
+
+
+lobby.login_required = False
+
+
+class Urls:
+    urlpatterns = (path("inner", inner), path("lobby", lobby))
+
+
+def answers(kind, session, where):
+    """What a site under ASGI answers, behind Django's middleware or ours."""
+    ours = "django_session_rs.auth"
+    theirs = "django.contrib.auth.middleware"
+    module = theirs if kind == "theirs" else ours
+    names = [f"{module}.AuthenticationMiddleware", f"{module}.LoginRequiredMiddleware"]
+
+    async def main():
+        handler = ASGIHandler()
+        handler.load_middleware(is_async=True)
+        request = AsyncRequestFactory().get(f"/{where}?a=b")
+        request.session = session
+        response = await handler.get_response_async(request)
+        return response.status_code, response.headers.get("Location"), response.content
+
+    options = {"ALLOWED_HOSTS": ["testserver"], "LOGIN_URL": "/log/in", "ROOT_URLCONF": Urls}
+    with override_settings(MIDDLEWARE=names, **options):
+        return asyncio.run(main())
+
+
+@HAS_LOGIN_REQUIRED
+def test_who_is_not_logged_in_is_sent_to_the_login_page(table):
+    _, session = logged_in(native.SessionStore)
+    found = {}
+    for kind in ("theirs", "ours"):
+        with asking_django() as asked:
+            found[kind] = [
+                answers(kind, native.SessionStore(key), where)
+                for key in (session.session_key, None)
+                for where in ("inner", "lobby", "nowhere")
+            ]
+        if kind == "ours":
+            # For nobody there is nothing to ask the database.
+            assert asked.call_count == 2
+    assert found["ours"] == found["theirs"]
+    assert [status for status, *_ in found["ours"]] == [200, 200, 404, 302, 200, 404]
+    assert found["ours"][3][1] == "/log/in?next=/inner%3Fa%3Db"
+
+
+@HAS_LOGIN_REQUIRED
+def test_it_needs_no_thread(table):
+    _, session = logged_in(native.SessionStore)
+
+    async def view(request):
+        return HttpResponse()
+
+    async def main():
+        request = request_of(native.SessionStore(session.session_key))
+        await AuthenticationMiddleware(view)(request)
+        gate = LoginRequiredMiddleware(view)
+        # To compile the query takes one.
+        await gate.process_view(request, view, (), {})
+        del request._acached_user
+        before = threading.active_count()
+        assert await gate.process_view(request, view, (), {}) is None
+        assert threading.active_count() == before
+
+    asyncio.run(main())
+
+
+@HAS_LOGIN_REQUIRED
+def test_a_subclass_that_overrides_its_check_is_asked(sqlite_database):
+    class Open(LoginRequiredMiddleware):
+        def process_view(self, request, *view):
+            return HttpResponse("open")
+
+    class Closed(Open):
+        async def aprocess_view(self, request, *view):
+            return HttpResponse("closed")
+
+    async def view(request):
+        return HttpResponse()
+
+    assert Open(view).process_view(None, view).content == b"open"
+    assert asyncio.run(Closed(view).process_view(None, view)).content == b"closed"
+    # A site under WSGI.
+    assert Closed(lambda request: HttpResponse()).process_view(None, view).content == b"open"
