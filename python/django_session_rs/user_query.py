@@ -35,6 +35,8 @@ class UserQuery:
     pk: Field[Any, Any]
     smallest: int | None
     largest: int | None
+    fetch_mode: Any
+    """How the user fetches what it is asked for later, since Django 6.1."""
 
     def parameter(self, value: Any, connection: Any) -> Any:
         """Return what stands for a primary key in the query."""
@@ -64,6 +66,8 @@ class UserQuery:
                 for function in functions:
                     row[position] = function(row[position], expression, connection)
         user: Model = self.model.from_db(using, self.names, row)
+        if self.fetch_mode is not None:
+            user._state.fetch_mode = self.fetch_mode  # noqa: SLF001 - as `QuerySet` does
         return user
 
 
@@ -101,7 +105,9 @@ def _compiled(model: type[Model], using: str, value: Any) -> UserQuery | None:
     if not is_plain(model):
         return None
     connection = connections[using]
-    query = model._default_manager.using(using).filter(pk=value).order_by().query
+    queryset: Any = model._default_manager.using(using).filter(pk=value).order_by()
+    fetch_mode = getattr(queryset, "_fetch_mode", None)
+    query = queryset.query
     query.set_limits(high=MAX_GET_RESULTS)
     compiler = query.get_compiler(using=using)
     try:
@@ -125,10 +131,13 @@ def _compiled(model: type[Model], using: str, value: Any) -> UserQuery | None:
         pk=pk,
         smallest=smallest,
         largest=largest,
+        fetch_mode=fetch_mode,
     )
     is_one_value = (
         tuple(parameters) == (found.parameter(value, connection),)
         and compiler.klass_info["select_fields"] == list(range(len(expressions)))
         and not compiler.annotation_col_map
+        # One of many that are found together would know the others.
+        and not getattr(fetch_mode, "track_peers", False)
     )
     return found if is_one_value else None

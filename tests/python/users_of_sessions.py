@@ -75,7 +75,8 @@ def seen(user: Any, key: str | None, session_key: str) -> dict[str, Any]:
         if name not in ("_state", "backend")
     }
     if user.is_authenticated:
-        found["state"] = vars(user._state)
+        # An empty cache of related objects comes to be when it is looked at.
+        found["state"] = {name: value for name, value in vars(user._state).items() if value != {}}
         assert repr(user) == repr(type(user)._default_manager.get(pk=user.pk))
     found["is_moved"] = key not in (None, session_key)
     found["is_left"] = SessionStore().exists(session_key)
