@@ -1,6 +1,7 @@
 """Whole stores: each command of ``django-session`` on millions of rows, and a script of Django's.
 
     python benches/operations.py [--rows 5000000] [--sample 20000] [--stores postgres,mysql,sqlite]
+                                 [--only look,archive,write,move,clear]
 
 Each store is filled by ``session_rows.py``. For each command it prints seconds, sessions per
 second, the most memory it had, and how many times faster that is than a loop over
@@ -315,6 +316,7 @@ class Measured:
     program: str
     sample: int
     report: Report
+    directory: str
 
     def add(
         self, name: str, ran: Ran, *, count: int | None = None, django: float | None = None
@@ -338,11 +340,11 @@ class Measured:
         self.add("list", listed, django=django)
         self.add("doctor", self.run("doctor"))
 
-    def archive(self, directory: str) -> None:
+    def archive(self) -> None:
         """To a file, and from there into an empty store."""
-        archive = f"{directory}/archive.jsonl.zst"
+        archive = f"{self.directory}/archive.jsonl.zst"
         self.add("export", self.run("export", "--include-secrets", "--include-expired", archive))
-        with new_database(self.kind, directory) as other:
+        with new_database(self.kind, self.directory) as other:
             ran = run(self.program, "import", archive, SESSION_STORE_URL=other)
             self.add("import", ran)
         Path(archive).unlink()
@@ -361,13 +363,13 @@ class Measured:
         self.add("convert", ran, django=django)
         self.report.line("", f"{ran.found['converted']:,} converted", *[""] * 6)
 
-    def move(self, directory: str) -> None:
+    def move(self) -> None:
         """To Redis, and from there into an empty store."""
         django = self.scripted("to redis")
         to = f"{os.environ['TEST_REDIS_URL']}?prefix=bench"
         urls = {"FROM_SESSION_STORE_URL": self.url, "TO_SESSION_STORE_URL": to}
         self.add("migrate to Redis", run(self.program, "migrate", **urls), django=django)
-        with new_database(self.kind, directory) as back:
+        with new_database(self.kind, self.directory) as back:
             django = self.scripted("from redis")
             urls = {"FROM_SESSION_STORE_URL": to, "TO_SESSION_STORE_URL": back}
             self.add("migrate from Redis", run(self.program, "migrate", **urls), django=django)
@@ -382,18 +384,7 @@ class Measured:
         self.add("clear-expired", ran, count=ran.found["expired"])
 
 
-def measure(kind: str, program: str, count: int, sample: int, report: Report) -> None:
-    """Every command on one kind of store."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        new_database(kind, directory, count) as url,
-    ):
-        measured = Measured(kind, url, count, program, sample, report)
-        measured.look()
-        measured.archive(directory)
-        measured.write()
-        measured.move(directory)
-        measured.clear()
+STEPS = ("look", "archive", "write", "move", "clear")
 
 
 def main() -> None:
@@ -404,6 +395,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--sample", type=int, default=20_000)
     parser.add_argument("--stores", default="postgres,mysql,sqlite")
+    parser.add_argument("--only", default=",".join(STEPS))
     parser.add_argument("--script", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.script:
@@ -415,7 +407,16 @@ def main() -> None:
     if (seconds := redis_floor(written)) is not None:
         report.add("redis", "redis-cli --pipe", written, Ran(seconds, 0, {}), None)
     for kind in arguments.stores.split(","):
-        measure(kind, program, arguments.rows, arguments.sample, report)
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            new_database(kind, directory, arguments.rows) as url,
+        ):
+            store = Measured(
+                kind, url, arguments.rows, program, arguments.sample, report, directory
+            )
+            for step in STEPS:
+                if step in arguments.only.split(","):
+                    getattr(store, step)()
 
 
 if __name__ == "__main__":
