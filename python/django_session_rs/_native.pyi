@@ -489,7 +489,13 @@ class Store:
     address or a setting that is of no use.
     """
 
-    def __new__(cls, url: str, settings: str) -> Self: ...
+    def __new__(cls, url: str, settings: str, *, merges: bool = True) -> Self:
+        """Make a store.
+
+        Without ``merges`` a session does not get a new key if others have saved it since it was
+        loaded: ``SessionConflictError``. With it, what they have saved moves along.
+        """
+
     def load(self, session_key: str) -> StoredSession | None:
         """Return the session, or ``None`` if there is none or it has expired.
 
@@ -498,6 +504,18 @@ class Store:
 
     def aload(self, session_key: str) -> Awaitable[StoredSession | None]:
         """See ``load()``."""
+
+    def load_latest(self, session_key: str) -> StoredSession | None:
+        """Return the session as it is stored by now, which a cached copy may not be.
+
+        ``None`` if there is none, it has expired or nobody can read it.
+        """
+
+    def aload_latest(self, session_key: str) -> Awaitable[StoredSession | None]:
+        """See ``load_latest()``."""
+
+    def as_stored(self, data: Any) -> Any:
+        """Return data as it is once it was stored and loaded."""
 
     def exists(self, session_key: str) -> bool:
         """Tell whether the key is taken, by an expired session too."""
@@ -544,7 +562,10 @@ class Store:
         touched: Sequence[str],
         cookie_age: int,
     ) -> StoredSession:
-        """Move a session to a new key; raises ``UpdateError`` if its user has logged out."""
+        """Move a session to a new key; raises ``UpdateError`` if its user has logged out.
+
+        Without ``merges``, ``SessionConflictError`` if others have saved it.
+        """
 
     def acycle_key(
         self,

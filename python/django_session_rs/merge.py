@@ -49,7 +49,7 @@ def merge(
     was loaded. Values in which something was changed deep inside are found by comparing.
 
     ``resolve(name, loaded, mine, stored)`` is asked about each name that both sides have changed,
-    to different values, and returns the value it gets; ``MISSING`` stands for none.
+    also if they came to the same value, and returns the value it gets; ``MISSING`` stands for none.
 
     >>> merge({"a": 1}, {"a": 1, "b": 2}, {"a": 3})
     {'a': 3, 'b': 2}
@@ -63,7 +63,10 @@ def merge(
             continue
         if resolve is not None:
             found = stored.get(name, MISSING)
-            if not same_value(found, before) and not same_value(found, wanted):
+            # Of two that count, both may have come to the same number; what both have removed is
+            # gone.
+            is_gone = found is MISSING and wanted is MISSING
+            if not is_gone and not same_value(found, before):
                 wanted = resolve(name, before, wanted, found)
         if wanted is MISSING:
             merged.pop(name, None)

@@ -45,7 +45,8 @@ pub(super) struct PyStore {
 #[pymethods]
 impl PyStore {
     #[new]
-    fn new(py: Python<'_>, url: String, settings: &str) -> PyResult<Self> {
+    #[pyo3(signature = (url, settings, *, merges = true))]
+    fn new(py: Python<'_>, url: String, settings: &str, merges: bool) -> PyResult<Self> {
         let settings = SessionSettings::from_json(settings)
             .map_err(|failure| error::improperly_configured(py, &failure))?;
         if url.to_ascii_lowercase().starts_with("sqlite:") {
@@ -61,8 +62,8 @@ impl PyStore {
             .enable_all()
             .build()
             .map_err(|_| PyRuntimeError::new_err("no thread can be started for the store"))?;
-        let steps =
-            Steps { url, settings: Arc::new(settings), keeps_objects, store: OnceCell::new() };
+        let settings = Arc::new(settings);
+        let steps = Steps { url, settings, keeps_objects, merges, store: OnceCell::new() };
         Ok(Self {
             process: std::process::id(),
             handle: runtime.handle().clone(),
@@ -85,6 +86,27 @@ impl PyStore {
                 None => Ok(None),
             }
         })
+    }
+
+    /// The session as it is stored by now, past any copy, for one who is to merge it.
+    fn load_latest(&self, py: Python<'_>, session_key: &str) -> PyResult<Option<StoredSession>> {
+        let Some(session_key) = SessionKey::parse(session_key) else { return Ok(None) };
+        self.wait(py, |steps| async move { steps.load_latest(session_key).await })
+    }
+
+    fn aload_latest(&self, session_key: &str) -> PyResult<Awaitable> {
+        let session_key = SessionKey::parse(session_key);
+        self.start(|steps| async move {
+            match session_key {
+                Some(session_key) => steps.load_latest(session_key).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Data as it is once it was stored and loaded.
+    fn as_stored<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(data.py(), &self.steps.data(data)?)
     }
 
     fn exists(&self, py: Python<'_>, session_key: &str) -> PyResult<bool> {
@@ -318,6 +340,8 @@ struct Steps {
     settings: Arc<SessionSettings>,
     /// Whether sessions are pickled, and so may hold what JSON cannot.
     keeps_objects: bool,
+    /// Whether a session that gets a new key takes along what others have saved.
+    merges: bool,
     store: OnceCell<(Arc<dyn SessionStore>, Option<SqlRows>)>,
 }
 
@@ -350,12 +374,16 @@ impl Steps {
     async fn load(&self, session_key: SessionKey) -> Result<Option<StoredSession>, Failure> {
         let now = self.settings.datetime(jiff::Timestamp::now());
         let found = self.store().await?.load(&session_key, now).await?;
-        Ok(found.map(|record| StoredSession {
-            session_key: record.session_key.clone(),
-            data: Arc::clone(&record.data),
-            snapshot: Some(record.into()),
-            merged: false,
-        }))
+        Ok(found.map(StoredSession::loaded))
+    }
+
+    async fn load_latest(&self, session_key: SessionKey) -> Result<Option<StoredSession>, Failure> {
+        let now = self.settings.datetime(jiff::Timestamp::now());
+        match self.store().await?.load_latest(&session_key, now).await {
+            // Nobody can read it, so there is nothing to merge.
+            Err(error) if error.is_corrupt() => Ok(None),
+            found => Ok(found?.map(StoredSession::loaded)),
+        }
     }
 
     async fn exists(&self, session_key: SessionKey) -> Result<bool, Failure> {
@@ -382,7 +410,11 @@ impl Steps {
     async fn cycle_key(&self, unsaved: Unsaved) -> Result<StoredSession, Failure> {
         let before = Arc::clone(&unsaved.data);
         let session = unsaved.session(self.store().await?);
-        session.cycle_key().await?;
+        if self.merges {
+            session.cycle_key().await?;
+        } else {
+            session.cycle_key_unless_changed().await?;
+        }
         StoredSession::of(&session, &before).await
     }
 
@@ -428,6 +460,16 @@ impl Steps {
         }
     }
 
+    fn data(&self, data: &Bound<'_, PyAny>) -> PyResult<SessionData> {
+        let py = data.py();
+        if self.keeps_objects {
+            let found = SessionData::from_graph(pickle::graph(data)?);
+            return found.map_err(|failure| error::to_py(py, &failure));
+        }
+        // It is what was written just now.
+        SessionData::parse(convert::to_json(data)?).map_err(|_| error::unreadable_json(py))
+    }
+
     fn unsaved(
         &self,
         session_key: &str,
@@ -435,15 +477,8 @@ impl Steps {
         stored: Option<&StoredSession>,
         cookie_age: i64,
     ) -> PyResult<Unsaved> {
-        let py = data.py();
         let session_key = SessionKey::parse(session_key).unwrap_or_else(SessionKey::generate);
-        let data = if self.keeps_objects {
-            let found = SessionData::from_graph(pickle::graph(data)?);
-            found.map_err(|failure| error::to_py(py, &failure))?
-        } else {
-            // It is what was written just now.
-            SessionData::parse(convert::to_json(data)?).map_err(|_| error::unreadable_json(py))?
-        };
+        let data = self.data(data)?;
         let settings = if cookie_age == self.settings.cookie_age {
             Arc::clone(&self.settings)
         } else {
@@ -482,6 +517,15 @@ pub(super) struct StoredSession {
 }
 
 impl StoredSession {
+    fn loaded(record: SessionRecord) -> Self {
+        Self {
+            session_key: record.session_key.clone(),
+            data: Arc::clone(&record.data),
+            snapshot: Some(record.into()),
+            merged: false,
+        }
+    }
+
     async fn of(session: &Session, before: &SessionData) -> Result<Self, Failure> {
         let (session_key, data, snapshot) = session.parts().await;
         let session_key = session_key.ok_or(StoreError::Update)?;
@@ -503,15 +547,19 @@ impl StoredSession {
     }
 
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.data.is_python() {
-            let pickle = self.data.to_pickle(HIGHEST_PROTOCOL);
-            let pickle = pickle.map_err(|failure| error::pickle(py, failure))?;
-            let limits = Limits::default().with_size(DEFAULT_MAX_SIZE);
-            return pickle::load(py, &pickle, &limits, None);
-        }
-        let json = self.data.to_json().map_err(|_| error::unreadable_json(py))?;
-        super::codec::load_json(py, json.as_bytes())
+        to_python(py, &self.data)
     }
+}
+
+fn to_python<'py>(py: Python<'py>, data: &SessionData) -> PyResult<Bound<'py, PyAny>> {
+    if data.is_python() {
+        let pickle = data.to_pickle(HIGHEST_PROTOCOL);
+        let pickle = pickle.map_err(|failure| error::pickle(py, failure))?;
+        let limits = Limits::default().with_size(DEFAULT_MAX_SIZE);
+        return pickle::load(py, &pickle, &limits, None);
+    }
+    let json = data.to_json().map_err(|_| error::unreadable_json(py))?;
+    super::codec::load_json(py, json.as_bytes())
 }
 
 /// What can become of a step.

@@ -29,7 +29,8 @@ pub enum OnConflict {
 }
 
 impl OnConflict {
-    /// Asks a function about each name that both sides have changed.
+    /// Asks a function about each name that both sides have changed, also if they came to the same
+    /// value: of two requests that count, each has added its own.
     ///
     /// # Example
     ///
@@ -67,7 +68,7 @@ impl fmt::Debug for OnConflict {
     }
 }
 
-/// A name that two requests have changed, each in its own way; values as JSON text, `None` where there
+/// A name that two requests have changed; values as JSON text, `None` where there
 /// is none or it has no form in JSON.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -129,7 +130,9 @@ pub(crate) fn merge(
     let differs = |name: Name<'_>| changes.has(name) || !mine.same_value(loaded, name);
     let resolve = |name: Name<'_>| {
         let OnConflict::MergeWith(resolve) = on_conflict else { return Resolution::Mine };
-        if stored.same_value(loaded, name) || stored.same_value(mine, name) {
+        // Of two that count, both may have come to the same number; what both have removed is gone.
+        let is_gone = !stored.contains(name) && !mine.contains(name);
+        if stored.same_value(loaded, name) || is_gone {
             return Resolution::Mine;
         }
         // A name that is no Unicode can only have been changed by Python.
@@ -239,9 +242,10 @@ mod tests {
     #[test]
     fn a_function_decides_what_both_have_changed() {
         let on_conflict = OnConflict::merge_with(|conflict| {
-            assert!(!["mine", "theirs", "same"].contains(&conflict.name), "{}", conflict.name);
+            assert!(!["mine", "theirs", "none"].contains(&conflict.name), "{}", conflict.name);
             match conflict.name {
                 "sum" => Resolution::Json("6".to_owned()),
+                "same" => Resolution::Json("3".to_owned()),
                 "stored" => Resolution::Stored,
                 "gone" => {
                     assert!(conflict.mine.is_none());
@@ -252,12 +256,12 @@ mod tests {
             }
         });
         let loaded =
-            data(r#"{"mine":1,"theirs":1,"same":1,"sum":1,"stored":1,"gone":1,"broken":1}"#);
+            data(r#"{"mine":1,"theirs":1,"same":1,"sum":1,"stored":1,"gone":1,"none":1,"broken":1}"#);
         let mine = data(r#"{"mine":2,"theirs":1,"same":2,"sum":2,"stored":2,"broken":2}"#);
         let stored =
             data(r#"{"mine":1,"theirs":3,"same":2,"sum":5,"stored":3,"gone":3,"broken":3}"#);
         let found = merge(&loaded, &mine, &Changes::default(), &stored, &on_conflict);
-        let expected = r#"{"mine":2,"theirs":3,"same":2,"sum":6,"stored":3,"gone":3,"broken":2}"#;
+        let expected = r#"{"mine":2,"theirs":3,"same":3,"sum":6,"stored":3,"gone":3,"broken":2}"#;
         assert_eq!(found, data(expected));
     }
 }

@@ -510,6 +510,21 @@ impl Session {
     /// [`SessionError::is_interrupted`] if the session of a user was deleted meanwhile: somebody has
     /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
+        self.cycle(true).await
+    }
+
+    /// As [`Session::cycle_key`], but if others have saved the session since it was loaded, it keeps its
+    /// key, and whoever asks merges.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`] then, and those of [`Session::cycle_key`].
+    #[cfg(feature = "python")]
+    pub(crate) async fn cycle_key_unless_changed(&self) -> Result<(), SessionError> {
+        self.cycle(false).await
+    }
+
+    async fn cycle(&self, merges: bool) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
         let state = &mut *state;
         if self.inner.store.is_in_key() {
@@ -534,7 +549,9 @@ impl Session {
                     state.saved(record, saved);
                     return Ok(());
                 }
-                Err(StoreError::Unsupported { .. }) => return self.cycle_in_two_steps(state).await,
+                Err(StoreError::Unsupported { .. }) => {
+                    return self.cycle_in_two_steps(state, merges).await;
+                }
                 Err(StoreError::Create) => continue,
                 Err(StoreError::Conflict) => {}
                 // It is gone, and whatever it was would have been replaced.
@@ -558,7 +575,9 @@ impl Session {
                     state.session_key = None;
                     return Err(StoreError::Update.into());
                 }
-                Ok(Some(stored)) => state.merge(stored, on_conflict),
+                Ok(Some(stored)) if merges => state.merge(stored, on_conflict),
+                Ok(Some(stored)) if state.is_snapshot_of(&stored) => state.adopt(stored),
+                Ok(Some(_)) => break,
                 // Nobody can read it, so there is nothing in it to be moved.
                 Err(error) if error.is_corrupt() => state.forget_snapshot(),
                 Err(error) => return Err(error.into()),
@@ -568,12 +587,16 @@ impl Session {
     }
 
     /// Stores the session under a new key, and removes what is under the old one.
-    async fn cycle_in_two_steps(&self, state: &mut SessionState) -> Result<(), SessionError> {
+    async fn cycle_in_two_steps(
+        &self,
+        state: &mut SessionState,
+        merges: bool,
+    ) -> Result<(), SessionError> {
         let old = state.session_key.clone();
         let (before, changes) = (state.snapshot().cloned(), state.changes());
         self.create_locked(state).await?;
         match old {
-            Some(old) => self.leave(state, old, before, &changes).await,
+            Some(old) => self.leave(state, old, before, &changes, merges).await,
             None => Ok(()),
         }
     }
@@ -585,6 +608,7 @@ impl Session {
         old: SessionKey,
         mut before: Option<Snapshot>,
         changes: &Changes,
+        merges: bool,
     ) -> Result<(), SessionError> {
         let on_conflict = &self.settings().on_conflict;
         let is_of_user = before.as_ref().is_some_and(|it| it.data.contains_key(USER_ID_KEY));
@@ -621,6 +645,12 @@ impl Session {
                 return Err(StoreError::Update.into());
             };
             if let Some(before) = before.filter(|before| *before.data != *found.data) {
+                if !merges {
+                    if let Some(new) = state.session_key.take() {
+                        self.inner.store.delete(&new).await?;
+                    }
+                    break;
+                }
                 state.merge_old(&before.data, changes, &found.data, on_conflict);
                 self.save_locked(state).await?;
             }

@@ -303,6 +303,16 @@ def test_settings_say_what_becomes_of_a_conflict(kind):
     assert stored(one) == {"count": 11, "c": 1}
 
 
+def test_a_function_is_asked_about_what_two_have_set_to_the_same(kind):
+    one, other = two(SessionStore, count=10)
+    add_up = lambda name, loaded, mine, stored: mine + stored - loaded  # noqa: E731 - it is short
+    with override_settings(SESSION_ON_CONFLICT=add_up):
+        for store in (one, other):
+            store["count"] += 1
+            store.save()
+    assert stored(one) == {"count": 12}
+
+
 def test_a_deleted_session_stays_deleted(kind):
     one, other = two(SessionStore, a=1)
     one.flush()

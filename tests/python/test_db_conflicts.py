@@ -3,6 +3,7 @@
 
 import contextlib
 import threading
+import time
 from unittest import mock
 
 import django
@@ -224,6 +225,17 @@ def test_a_function_may_decide(database, value):
             store.save()
     assert stored(one) == {"a": 1, "count": 13, "own1": 1, "own2": 2}
     assert dict(other.items()) == stored(one)
+
+
+def test_two_that_count_alike_in_one_second_are_both_counted(database):
+    with override_settings(SESSION_ON_CONFLICT=resolve):
+        one, other = two(SessionStore, count=10)
+        # Their texts are the same, as they are signed with the time in seconds.
+        with mock.patch("time.time", return_value=time.time()):
+            for store in (one, other):
+                store["count"] += 1
+                store.save()
+    assert stored(one) == {"count": 12}
 
 
 @pytest.mark.parametrize("value", ["", "merged", "no.such.module", "math.pi", 5, None, ["merge"]])

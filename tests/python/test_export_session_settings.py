@@ -77,6 +77,12 @@ def test_what_only_the_rust_side_reads_goes_along():
     with override_settings(**own):
         found = exported()
     assert {name: found[name] for name in own} == {**own, "SESSION_ACCEPT": ["legacy"]}
+    # What Python's function would decide nobody else can ask.
+    for function in (max, "django.utils.timezone.now"):
+        with override_settings(SESSION_ON_CONFLICT=function):
+            assert exported()["SESSION_ON_CONFLICT"] == "merge"
+    with override_settings(SESSION_ON_CONFLICT="mrege"):
+        assert exported()["SESSION_ON_CONFLICT"] == "mrege"
 
 
 def a_function(get_response):

@@ -53,14 +53,19 @@ def test_a_function_decides_what_both_have_changed():
 
     def resolve(name, loaded, mine, stored):
         asked.append((name, loaded, mine, stored))
-        return {"sum": stored + 1 if stored else 0, "stored": stored, "gone": MISSING}[name]
+        return {"same": 3, "sum": stored + 1, "stored": stored, "gone": MISSING}[name]
 
-    loaded = {"mine": 1, "theirs": 1, "same": 1, "sum": 1, "stored": 1, "gone": 1}
+    loaded = {"mine": 1, "theirs": 1, "same": 1, "sum": 1, "stored": 1, "gone": 1, "none": 1}
     mine = {"mine": 2, "theirs": 1, "same": 2, "sum": 2, "stored": 2}
     stored = {"mine": 1, "theirs": 3, "same": 2, "sum": 5, "stored": 3, "gone": 3}
     found = merge(loaded, mine, stored, resolve=resolve)
-    assert found == {"mine": 2, "theirs": 3, "same": 2, "sum": 6, "stored": 3}
-    assert asked == [("sum", 1, 2, 5), ("stored", 1, 2, 3), ("gone", 1, MISSING, 3)]
+    assert found == {"mine": 2, "theirs": 3, "same": 3, "sum": 6, "stored": 3}
+    assert asked == [
+        ("same", 1, 2, 2),
+        ("sum", 1, 2, 5),
+        ("stored", 1, 2, 3),
+        ("gone", 1, MISSING, 3),
+    ]
 
 
 NAN = struct.unpack("d", struct.pack("Q", 0x7FF8000000000001))[0]

@@ -32,6 +32,7 @@ from django_session_rs.exceptions import (
     SessionConflictError,
     StoreUnavailableError,
 )
+from django_session_rs.merge import MISSING
 
 HAS_ASYNC = hasattr(SessionBase, "asave")
 LOGIN = {"_auth_user_id": "7", "_auth_user_hash": "0" * 64}
@@ -310,6 +311,128 @@ def test_a_conflict_can_be_an_error_or_passed_over(table):
             else:
                 one.save()
                 assert content(DjangoStore(key)) == {"a": 1, "other": "error", "one": "overwrite"}
+
+
+def add_up(name, loaded, mine, stored):
+    """Numbers add up, what one side removes is gone, and nobody may change what is fixed."""
+    if name == "fixed":
+        raise PermissionError(name)
+    if MISSING in (mine, stored):
+        return MISSING
+    return stored + mine - (loaded or 0)
+
+
+@pytest.fixture
+def asked():
+    with override_settings(SESSION_ON_CONFLICT=add_up):
+        yield
+
+
+def test_a_function_decides_about_what_two_have_changed(theirs, asked):
+    key = created({**LOGIN, "n": 1, "gone": 1, "text": "a"})
+    one, other = SessionStore(key), SessionStore(key)
+    one["n"], other["n"] = 3, 11
+    del one["gone"]
+    other["gone"] = 2
+    one["mine"], other["other"] = [1], [2]
+    one["new"], other["new"] = 5, 7
+    mine = one["mine"]
+    other.save()
+    one.save()
+    expected = {**LOGIN, "n": 13, "text": "a", "other": [2], "new": 12, "mine": [1]}
+    assert content(theirs(key)) == expected
+    assert content(one) == expected
+    assert one["mine"] is mine
+    # What was merged is what the next save knows of.
+    other["n"], one["n"] = 12, 15
+    other.save()
+    one.save()
+    assert content(theirs(key)) == {**expected, "n": 16}
+
+
+def test_a_function_decides_while_a_session_gets_a_new_key(theirs, asked):
+    key = created({**LOGIN, "n": 1})
+    one, other = SessionStore(key), SessionStore(key)
+    one["n"], other["n"] = 3, 11
+    other.save()
+    one.cycle_key()
+    assert one.session_key != key
+    assert content(theirs(one.session_key)) == content(one) == {**LOGIN, "n": 13}
+    assert not theirs().exists(key)
+
+
+def test_the_same_function_for_what_is_awaited(theirs, asked):
+    async def meet(step: str) -> SessionStore:
+        session = SessionStore()
+        session["n"] = 1
+        await session.acreate()
+        one, other = SessionStore(session.session_key), SessionStore(session.session_key)
+        for each, number in ((one, 3), (other, 11)):
+            await each._aget_session()
+            each["n"] = number
+        await other.asave()
+        await getattr(one, step)()
+        return one
+
+    for step in ("asave", "acycle_key"):
+        session = asyncio.run(meet(step))
+        assert content(theirs(session.session_key)) == content(session) == {"n": 13}
+
+
+def test_what_a_function_raises_leaves_the_session_as_it_is(theirs, asked):
+    key = created({**LOGIN, "fixed": 1})
+    for step in ("save", "cycle_key"):
+        one, other = SessionStore(key), SessionStore(key)
+        one["fixed"], other["fixed"] = 2, other["fixed"] + 2
+        other.save()
+        with pytest.raises(PermissionError):
+            getattr(one, step)()
+        assert one.session_key == key
+        assert content(theirs(key)) == content(other)
+
+
+def test_a_logout_wins_where_a_function_is_asked(theirs, asked):
+    test_a_logout_wins(theirs)
+    test_two_requests_keep_what_each_has_changed(theirs)
+
+
+def test_a_function_gets_what_json_does_not_have(cache):
+    if cache == "django_redis":
+        pytest.skip("the same as Redis")
+    key = created({"when": timezone.now(), "tuple": (1,)})
+
+    def both(name, loaded, mine, stored):
+        assert (type(loaded), type(mine), type(stored)) == (tuple, tuple, tuple)
+        return stored + mine[len(loaded) :]
+
+    with override_settings(SESSION_ON_CONFLICT=both):
+        one, other = SessionStore(key), SessionStore(key)
+        one["tuple"] += (b"\xff",)
+        other["tuple"] += (timezone.now(),)
+        other.save()
+        one.save()
+        added = other["tuple"][1]
+        assert DjangoCacheStore(key)["tuple"] == (1, added, b"\xff")
+
+
+def test_threads_count_with_a_function(theirs, asked):
+    key, workers, rounds = created({"n": 0}), 6, 20
+
+    def count() -> None:
+        for number in range(rounds):
+            session = SessionStore(key)
+            session["n"] += 1
+            if number % 2:
+                session.save()
+            else:
+                asyncio.run(session.asave())
+
+    threads = [threading.Thread(target=count) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert content(theirs(key)) == {"n": workers * rounds}
 
 
 def test_threads_lose_nothing_to_each_other(theirs):
@@ -617,8 +740,8 @@ def test_settings_that_cannot_be_met_are_named(databases):
         ):
             SessionStore("abcdefgh").load()
     with (
-        override_settings(SESSION_ON_CONFLICT=max, SESSION_STORE_URL="memory:"),
-        pytest.raises(ImproperlyConfigured, match="function"),
+        override_settings(SESSION_ON_CONFLICT="mrege", SESSION_STORE_URL="memory:"),
+        pytest.raises(ImproperlyConfigured, match="'merge', 'overwrite', 'error' or a function"),
     ):
         SessionStore("abcdefgh").load()
     with (

@@ -181,6 +181,14 @@ async fn counters_add_up_if_a_function_says_so() {
     other.save().await.unwrap();
     assert_eq!(site.stored(&key).await.unwrap(), r#"{"hits":13}"#);
     assert_eq!(other.get::<i64>("hits").await.unwrap(), Some(13));
+    // Each adds its own, also where both come to the same number.
+    let [one, other] = site.two(&key).await;
+    for session in [&one, &other] {
+        session.insert("hits", &14).await.unwrap();
+    }
+    one.save().await.unwrap();
+    other.save().await.unwrap();
+    assert_eq!(site.stored(&key).await.unwrap(), r#"{"hits":15}"#);
 }
 
 #[tokio::test]

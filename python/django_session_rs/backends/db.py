@@ -373,8 +373,9 @@ class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
         stored = next((text for text, alive in found if alive), None)
         if stored is None:
             raise UpdateError
-        if stored == written:
-            # The answer was lost, or nothing is to be changed and the server counts changes.
+        if stored == written and (self._loaded in {None, stored} or not callable(mode)):
+            # The answer was lost, or nothing is to be changed and the server counts changes. Or
+            # somebody wrote the same in the same second, of which a function has to know.
             return False
         latest = self._decode_stored(stored)
         loaded = self._loaded_data()

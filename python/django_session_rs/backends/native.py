@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -35,18 +36,26 @@ from django.views.decorators.debug import sensitive_variables
 from django_session_rs._native import Store
 from django_session_rs.backends import db
 from django_session_rs.backends.conflicts import (
+    MAX_SAVE_TRIES,
     SessionEndedError,
     bring_in,
     keeping_key,
     notes_outage,
     noting_outage,
     on_conflict,
+    turn,
 )
-from django_session_rs.exceptions import DecodeError, PayloadTooLargeError
+from django_session_rs.exceptions import (
+    DecodeError,
+    PayloadTooLargeError,
+    SessionConflictError,
+)
 from django_session_rs.management.commands.export_session_settings import exported_sessions
 from django_session_rs.store_url import connection_url, store_url
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from django_session_rs._native import StoredSession
 
 __all__ = ["SessionStore"]
@@ -155,7 +164,7 @@ class SessionStore(db.SessionStore):
         if must_create:
             stored = _here(store.create, key, data, age)
         else:
-            stored = _here(store.save, key, data, self._stored, self._names(), age)
+            stored = self._taken(store, store.save, key, data, age)
         self._written(data, stored)
 
     async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -173,7 +182,7 @@ class SessionStore(db.SessionStore):
             if must_create:
                 stored = await store.acreate(key, data, age)
             else:
-                stored = await store.asave(key, data, self._stored, self._names(), age)
+                stored = await self._ataken(store, store.asave, key, data, age)
             self._written(data, stored)
 
     async def acreate(self) -> None:
@@ -208,9 +217,9 @@ class SessionStore(db.SessionStore):
         if key is None:
             self.create()
             return
-        step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
+        age = self.get_session_cookie_age()
         try:
-            self._moved(data, _here(store.cycle_key, *step))
+            self._moved(data, self._taken(store, store.cycle_key, key, data, age))
         except UpdateError as error:
             self._end()
             raise SessionEndedError from error
@@ -226,9 +235,9 @@ class SessionStore(db.SessionStore):
             if key is None:
                 await self.acreate()
                 return
-            step = (key, data, self._stored, self._names(), self.get_session_cookie_age())
+            age = self.get_session_cookie_age()
             try:
-                self._moved(data, await store.acycle_key(*step))
+                self._moved(data, await self._ataken(store, store.acycle_key, key, data, age))
             except UpdateError as error:
                 self._end()
                 raise SessionEndedError from error
@@ -302,6 +311,56 @@ class SessionStore(db.SessionStore):
         state: Any = getattr(sys.modules.get("django.test.utils"), "_TestState", None)
         return None if hasattr(state, "saved_data") else _rows_store(type(self), using)
 
+    def _taken(
+        self, store: Store, step: Callable[..., StoredSession], key: str, data: Any, age: int
+    ) -> StoredSession:
+        """Take a step that writes. Where others were first a function is asked, if there is one."""
+        try:
+            return _here(step, key, data, self._stored, self._names(), age)
+        except SessionConflictError:
+            resolve = self._on_conflict()
+            if not callable(resolve):
+                raise
+        with turn(key):
+            for _ in range(MAX_SAVE_TRIES):
+                self._bring_in_latest(_here(store.load_latest, key), resolve)
+                with suppress(SessionConflictError):
+                    return _here(step, key, data, self._stored, self._names(), age)
+        raise SessionConflictError
+
+    async def _ataken(
+        self,
+        store: Store,
+        step: Callable[..., Awaitable[StoredSession]],
+        key: str,
+        data: Any,
+        age: int,
+    ) -> StoredSession:
+        """See ``_taken()``."""
+        try:
+            return await step(key, data, self._stored, self._names(), age)
+        except SessionConflictError:
+            resolve = self._on_conflict()
+            if not callable(resolve):
+                raise
+        for _ in range(MAX_SAVE_TRIES):
+            self._bring_in_latest(await store.aload_latest(key), resolve)
+            with suppress(SessionConflictError):
+                return await step(key, data, self._stored, self._names(), age)
+        raise SessionConflictError
+
+    def _bring_in_latest(self, latest: StoredSession | None, resolve: Any) -> None:
+        # The next try says what it means if there is none.
+        if latest is None:
+            return
+        loaded = {} if self._stored is None else self._stored.data()
+        self._merge(loaded, latest.data(), resolve, self._plain)
+        self._stored = latest
+
+    def _plain(self, data: Any) -> Any:
+        store = _store(type(self), self._rule)
+        return super()._plain(data) if store is None else store.as_stored(data)
+
     def _names(self) -> list[str]:
         """Return the names that were set or removed here."""
         # A name that is no Unicode is found by comparing.
@@ -354,7 +413,11 @@ def _new_store(cls: type[SessionStore], rule: str | None) -> Store | None:
     with _lock:
         if (cls, rule) not in _stores:
             url = store_url(cls.get_model_class())
-            _stores[cls, rule] = None if url is None else Store(url, _settings(cls, rule))
+            # A function is asked here, about what others have saved.
+            asks = rule is None and callable(on_conflict())
+            own = "error" if asks else rule
+            found = None if url is None else Store(url, _settings(cls, own), merges=not asks)
+            _stores[cls, rule] = found
         return _stores[cls, rule]
 
 
@@ -402,11 +465,6 @@ def _new_rows_store(cls: type[SessionStore], using: str, sessions: Store | None)
 @sensitive_variables()
 def _settings(cls: type[SessionStore], rule: str | None) -> str:
     """Return the settings of the site as the Rust side reads them."""
-    if rule is None and on_conflict() not in ("merge", "overwrite", "error"):
-        raise ImproperlyConfigured(
-            "SESSION_ON_CONFLICT must be 'merge', 'overwrite' or 'error' for the native engine; a "
-            "function can be asked by the other ones."
-        )
     try:
         found = exported_sessions(include_secret=True)
     except CommandError as error:

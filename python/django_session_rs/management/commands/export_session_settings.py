@@ -167,6 +167,9 @@ def exported_sessions(*, include_secret: bool) -> dict[str, Any]:
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
     as_they_are = (*RUST_SETTINGS, *MOVING_SETTINGS)
     found |= {name: getattr(settings, name) for name in as_they_are if hasattr(settings, name)}
+    if is_function(found.get("SESSION_ON_CONFLICT")):
+        # Nobody but Python can ask it: to others it is the rule that it refines.
+        found["SESSION_ON_CONFLICT"] = "merge"
     found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
@@ -198,6 +201,11 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     if not is_usable:
         raise CommandError(f"{name} must be {words}: correct it in the settings module.")
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def is_function(value: object) -> bool:
+    """Whether a setting is a function or the path of one."""
+    return callable(value) or (isinstance(value, str) and "." in value)
 
 
 def is_samesite(value: object) -> bool:
