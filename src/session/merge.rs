@@ -255,8 +255,9 @@ mod tests {
                 _ => Resolution::Mine,
             }
         });
-        let loaded =
-            data(r#"{"mine":1,"theirs":1,"same":1,"sum":1,"stored":1,"gone":1,"none":1,"broken":1}"#);
+        let loaded = data(
+            r#"{"mine":1,"theirs":1,"same":1,"sum":1,"stored":1,"gone":1,"none":1,"broken":1}"#,
+        );
         let mine = data(r#"{"mine":2,"theirs":1,"same":2,"sum":2,"stored":2,"broken":2}"#);
         let stored =
             data(r#"{"mine":1,"theirs":3,"same":2,"sum":5,"stored":3,"gone":3,"broken":3}"#);

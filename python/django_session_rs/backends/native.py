@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from django_session_rs._native import StoredSession
 
 __all__ = ["SessionStore"]
+
+_Found = TypeVar("_Found")
 
 
 class SessionStore(db.SessionStore):
@@ -387,7 +389,7 @@ def _is_unicode(name: str) -> bool:
 
 
 @async_unsafe
-def _here(step: Any, *arguments: Any) -> Any:
+def _here(step: Callable[..., _Found], *arguments: Any) -> _Found:
     """Take a step and wait for it, which must not be done where an event loop runs."""
     return step(*arguments)
 

@@ -203,7 +203,7 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def is_function(value: object) -> bool:
+def is_function(value: Any) -> bool:
     """Whether a setting is a function or the path of one."""
     return callable(value) or (isinstance(value, str) and "." in value)
 
