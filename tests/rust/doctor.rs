@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -894,6 +894,24 @@ async fn each_fault_of_postgresql_is_named() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_not_frozen_for_long_is_named() {
+    const VARIABLE: &str = "TEST_POSTGRES_URL";
+    // The others must not share a server that takes itself for that old.
+    let Some(servers) = servers::Servers::start("postgres", VARIABLE) else { return };
+    let database = Database { url: servers.url(VARIABLE).to_owned(), table: "doctor_unfrozen" };
+    for (age, severity) in [(1_100_000_000_i64, "warning"), (1_700_000_000, "error")] {
+        let unfrozen = format!(
+            "UPDATE pg_class SET relfrozenxid = \
+             ((txid_current() + 4294967296 - {age}) % 4294967296)::text::xid \
+             WHERE relname = 'django_session'"
+        );
+        database.create(&[POSTGRES, INDEX, &unfrozen]).await;
+        let said = database.run("").argument("--sample=0").said();
+        said.has_only("transaction-wraparound", severity);
+    }
+}
+
+#[tokio::test]
 async fn replicas_and_poolers_are_looked_at() {
     let Some(database) = Database::new("TEST_POSTGRES_URL", "doctor_replicated") else { return };
     database.create(&[POSTGRES, INDEX]).await;
@@ -1007,6 +1025,14 @@ impl Wire {
         assert!(!answer.starts_with('-'), "{words:?}: {answer}");
         answer
     }
+
+    fn ask_for_text(&mut self, words: &[&str]) -> String {
+        let length = self.ask(words);
+        let length: usize = length.trim_start_matches('$').trim_end().parse().unwrap();
+        let mut text = vec![0; length + "\r\n".len()];
+        self.0.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
 }
 
 #[test]
@@ -1043,7 +1069,34 @@ fn each_fault_of_redis_is_named() {
     // All that there is, is in use.
     wire.ask(&["CONFIG", "SET", "maxmemory", "1mb"]);
     said().has("memory-nearly-full", "warning");
+
+    // There is more than there is room for.
+    wire.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    wire.ask(&["CONFIG", "SET", "maxmemory", "8mb"]);
+    for at in 0..400 {
+        wire.ask(&["SET", &format!("hunter{at}"), &"x".repeat(30_000)]);
+    }
+    wire.ask(&["FLUSHALL"]);
     wire.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    wire.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    said().has_only("redis-has-evicted", "warning");
+    wire.ask(&["CONFIG", "RESETSTAT"]);
+    assert!(said().ids().is_empty());
+
+    // Where it is told to save there is no directory any more.
+    if cfg!(target_os = "linux") {
+        let [(pid, _)] = redis.processes(VARIABLE)[..] else { panic!("one server") };
+        let directory = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        assert!(directory.starts_with(std::env::temp_dir()), "{}", directory.display());
+        std::fs::remove_dir_all(directory).unwrap();
+        wire.ask(&["BGSAVE"]);
+        let begun = std::time::Instant::now();
+        while !wire.ask_for_text(&["INFO", "persistence"]).contains("last_bgsave_status:err") {
+            assert!(begun.elapsed().as_secs() < 30);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        said().has_only("redis-saving-fails", "error");
+    }
 
     wire.ask(&["REPLICAOF", "127.0.0.1", "1"]);
     said().has("store-read-only", "error");
