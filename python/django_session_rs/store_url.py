@@ -3,7 +3,8 @@
 ``SESSION_STORE_URL`` is such an address (``docs/settings.md`` has the grammar), or one of the
 words ``"db"`` (the default), ``"cache"`` and ``"cached_db"``: then it follows from ``DATABASES``
 and ``CACHES``, as for Django's engines of these names. Whatever of those settings has no
-counterpart in an address is an ``ImproperlyConfigured``, never left out in silence.
+counterpart in an address is an ``ImproperlyConfigured``, unless it makes no difference to
+statements that stand for themselves (``PASSED_OVER``).
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ COLUMNS = {"session_key", "session_data", "expire_date"}
 
 #: Options of the drivers that mean nothing to another connection, or nothing that is stored.
 PASSED_OVER = {
-    "postgresql": {"assume_role", "isolation_level", "pool", "server_side_binding"},
+    "postgresql": {"isolation_level", "pool", "server_side_binding"},
     "mysql": {"autocommit", "charset", "init_command", "isolation_level", "use_unicode"},
 }
 #: Options of the drivers, and what they are called in an address.
 OPTIONS = {
     "postgresql": {
         "application_name": "application_name",
+        "assume_role": "options",
         "options": "options",
         "sslcert": "sslcert",
         "sslkey": "sslkey",
@@ -100,22 +102,24 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
             "The native engine writes the three columns of Django's own session model; use "
             "'django_session_rs.backends.db' for a model with others."
         )
-    return connection_url(connection, model._meta.db_table)
+    return connection_url(connection, table=model._meta.db_table)
 
 
 @sensitive_variables()
-def connection_url(connection: BaseDatabaseWrapper, table: str) -> str:
-    """Return the address of a table behind one of Django's connections."""
+def connection_url(connection: BaseDatabaseWrapper, **options: str) -> str:
+    """Return the address of a table behind one of Django's connections, with these options."""
     vendor = connection.vendor
     values: Mapping[str, Any] = connection.settings_dict
-    options = {"table": table}
     host = str(values["HOST"] or "localhost")
     if host.startswith("/"):
         options["socket" if vendor == "mysql" else "host"] = host
         host = "localhost"
     for name, value in (values.get("OPTIONS") or {}).items():
         if name in OPTIONS[vendor]:
-            options[OPTIONS[vendor][name]] = str(value)
+            key = OPTIONS[vendor][name]
+            text = _role(value) if name == "assume_role" else str(value)
+            # The one thing that two of them say is what a server is told first.
+            options[key] = f"{options[key]} {text}" if key in options else text
         elif name not in PASSED_OVER[vendor]:
             raise ImproperlyConfigured(
                 f"The option {name!r} of DATABASES has no counterpart for the native engine; set "
@@ -125,6 +129,14 @@ def connection_url(connection: BaseDatabaseWrapper, table: str) -> str:
     address = f"{SCHEMES[vendor]}://{login(values['USER'], values['PASSWORD'])}"
     name = quote(str(values["NAME"]), safe="")
     return f"{address}{bracketed(host)}{port}/{name}?{urlencode(options, quote_via=quote)}"
+
+
+def _role(name: object) -> str:
+    """Return what makes a connection to PostgreSQL that of a role."""
+    if not name:
+        return ""
+    escaped = str(name).replace("\\", "\\\\").replace(" ", "\\ ")
+    return f"-c role={escaped}"
 
 
 @sensitive_variables()
@@ -147,16 +159,7 @@ def cache_url() -> str:
     alias = settings.SESSION_CACHE_ALIAS
     values: dict[str, Any] = settings.CACHES.get(alias, {})
     backend = values.get("BACKEND", "")
-    if values.get("KEY_FUNCTION"):
-        raise ImproperlyConfigured(
-            f"CACHES[{alias!r}] has a KEY_FUNCTION, which the native engine cannot call; use "
-            "'django_session_rs.backends.cache'."
-        )
-    options = {}
-    if values.get("KEY_PREFIX"):
-        options["prefix"] = str(values["KEY_PREFIX"])
-    if values.get("VERSION", 1) != 1:
-        options["version"] = str(values["VERSION"])
+    options = key_options(alias, values)
     if backend in (PYMEMCACHE, PYLIBMC):
         address = f"memcached://{','.join(locations(values, separators=';,'))}"
     elif backend in (REDIS, DJANGO_REDIS):
@@ -171,6 +174,21 @@ def cache_url() -> str:
     if not options:
         return address
     return f"{address}{'&' if '?' in address else '?'}{urlencode(options, quote_via=quote)}"
+
+
+def key_options(alias: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the keys of a cache are made with."""
+    if values.get("KEY_FUNCTION"):
+        raise ImproperlyConfigured(
+            f"CACHES[{alias!r}] has a KEY_FUNCTION, which the native engine cannot call; use "
+            "'django_session_rs.backends.cache'."
+        )
+    options = {}
+    if values.get("KEY_PREFIX"):
+        options["prefix"] = str(values["KEY_PREFIX"])
+    if values.get("VERSION", 1) != 1:
+        options["version"] = str(values["VERSION"])
+    return options
 
 
 @sensitive_variables()

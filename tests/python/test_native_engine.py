@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 from conftest import database_of, wanted
@@ -725,6 +726,29 @@ def test_an_outage_is_an_error_and_the_session_stays(databases):
                 assert isinstance(session.outage, StoreUnavailableError)
                 assert session.session_key == "abcdefghijklmnopqrstuvwxyz012345"
                 assert not session.modified
+
+
+def test_the_role_of_the_site_is_taken_on(postgres):
+    role, quoted = 'a "role\\', '"a ""role\\"'
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {quoted} NOLOGIN; GRANT ALL ON django_session TO {quoted}")
+    values = connections.databases["default"]
+    options = {**values.get("OPTIONS", {}), "assume_role": role}
+    native._close()
+    try:
+        with mock.patch.dict(values, OPTIONS=options):
+            assert content(SessionStore(created({"a": 1}))) == {"a": 1}
+            store = native._store(SessionStore)
+            asked = "SELECT current_user::text FROM (SELECT $1::text) AS one"
+
+            async def user() -> list:
+                return await store.afind_row(asked, "x")
+
+            assert asyncio.run(user()) == [role]
+    finally:
+        native._close()
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP OWNED BY {quoted}; DROP ROLE {quoted}")
 
 
 def test_settings_that_cannot_be_met_are_named(databases):

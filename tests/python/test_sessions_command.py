@@ -101,6 +101,31 @@ def test_the_doctor_looks_at_the_site(manage: Path, tmp_path: Path) -> None:
     assert {"cache-of-one-process", "store-not-given"} <= found
 
 
+def test_the_table_of_a_cache_is_found(tmp_path: Path) -> None:
+    engine = "django.contrib.sessions.backends.cache"
+    cache = {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "my cache",
+        "KEY_PREFIX": "site",
+        "VERSION": 2,
+    }
+    program = tmp_path / "manage.py"
+    program.write_text(
+        SITE.replace("USE_TZ=True", f"SESSION_ENGINE={engine!r}, CACHES={{'default': {cache}}}")
+    )
+    run(program, "migrate", "--verbosity=0")
+    run(program, "createcachetable")
+    run(program, "shell", "--command", USERS.replace("backends.db", "backends.cache"))
+    stats = json.loads(run(program, "sessions", "stats", "--json", "-q").stdout)
+    assert (stats["sessions"], stats["users"], stats["live_anonymous"]) == (6, 1, 1)
+
+
+def test_two_engines_are_too_many() -> None:
+    moving = override_settings(SESSION_ENGINE="django_session_rs.backends.moving")
+    with moving, pytest.raises(CommandError, match="SESSION_STORE_URL"):
+        command.site_store_url()
+
+
 def test_the_module_is_the_command() -> None:
     module = [sys.executable, "-m", "django_session_rs", "--version"]
     done = subprocess.run(module, capture_output=True, text=True, timeout=60, check=True)

@@ -1,7 +1,7 @@
 """The address that follows from a site's settings: nothing of them is left out in silence."""
 
 from types import SimpleNamespace
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -18,7 +18,7 @@ PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 def of_database(vendor="postgresql", **values):
     settings = {"NAME": "site", "USER": "", "PASSWORD": "", "HOST": "", "PORT": "", **values}
     connection = SimpleNamespace(vendor=vendor, settings_dict=settings)
-    return store_url.connection_url(connection, "django_session")
+    return store_url.connection_url(connection, table="django_session")
 
 
 def of_cache(**values):
@@ -45,6 +45,11 @@ def of_cache(**values):
         (
             {"OPTIONS": {"sslmode": "verify-full", "options": "-c a=b", "isolation_level": 1}},
             "postgres://localhost/site?table=django_session&sslmode=verify-full&options=-c%20a%3Db",
+        ),
+        (
+            {"OPTIONS": {"options": "-c a=b", "assume_role": "a \\ role"}},
+            "postgres://localhost/site?table=django_session&options="
+            + quote("-c a=b -c role=a\\ \\\\\\ role", safe=""),
         ),
         (
             {"vendor": "mysql", "HOST": "/tmp/mysql.sock", "OPTIONS": {"charset": "utf8mb4"}},

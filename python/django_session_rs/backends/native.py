@@ -458,7 +458,7 @@ def _new_rows_store(cls: type[SessionStore], using: str, sessions: Store | None)
             return store
     try:
         # The table is not asked for sessions.
-        url = connection_url(connection, "django_session")
+        url = connection_url(connection, table="django_session")
     except ImproperlyConfigured:
         return None
     return Store(url, _settings(cls, None))

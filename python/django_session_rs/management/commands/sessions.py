@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -121,7 +122,12 @@ def site_store_url() -> str | None:
         path = getattr(settings, "SESSION_FILE_PATH", None) or tempfile.gettempdir()
         return f"file:{quote(os.fspath(path))}"
     if name == "cache":
-        return store_url.cache_url()
+        return cache_table_url() or store_url.cache_url()
+    if name == "moving":
+        raise CommandError(
+            "The sessions of this site are in two engines: set SESSION_STORE_URL in the "
+            "environment to the address of one of them."
+        )
     # An engine of the site's own may have sessions in a table, too.
     model = getattr(import_module(engine).SessionStore, "get_model_class", None)
     url = table_url(model()) if model else None
@@ -139,16 +145,33 @@ def site_store_url() -> str | None:
 
 
 @sensitive_variables()
+def cache_table_url() -> str | None:
+    """Return the address of the cache ``SESSION_CACHE_ALIAS``; ``None`` if it is no table."""
+    alias = settings.SESSION_CACHE_ALIAS
+    values = settings.CACHES.get(alias, {})
+    if values.get("BACKEND") != store_url.DATABASE_CACHE:
+        return None
+    # What it asks the routers about.
+    model = caches[alias].cache_model_class  # type: ignore[attr-defined]
+    options = store_url.key_options(alias, values)
+    return _address(model, cache_table=model._meta.db_table, **options)
+
+
+@sensitive_variables()
 def table_url(model: type[Model]) -> str | None:
     """Return the address of the table of a model, in SQLite too."""
+    return _address(model, table=model._meta.db_table)
+
+
+@sensitive_variables()
+def _address(model: type[Model], **options: str) -> str | None:
     connection = connections[router.db_for_write(model)]
-    table = model._meta.db_table
     if connection.vendor == "sqlite":
         path = quote(os.fspath(connection.settings_dict["NAME"]))
-        return f"sqlite:{path}?{urlencode({'table': table}, quote_via=quote)}"
+        return f"sqlite:{path}?{urlencode(options, quote_via=quote)}"
     if connection.vendor not in store_url.SCHEMES:
         return None
-    return store_url.connection_url(connection, table)
+    return store_url.connection_url(connection, **options)
 
 
 @sensitive_variables()
