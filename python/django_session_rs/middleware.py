@@ -22,6 +22,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.utils.log import log_response
 from django.views import debug
@@ -49,6 +50,11 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     #: Seconds that ``Retry-After`` asks a client to wait in an outage.
     retry_after: int = 5
+
+    def __init__(self, get_response: Any) -> None:
+        super().__init__(get_response)
+        # A mistake in it is told when the site starts, not in the outage.
+        _status()
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response = await call(self, "process_request", request)
@@ -168,8 +174,12 @@ MARK = "_django_session_rs_outage"
 
 
 def _status() -> int | None:
-    status: int | None = getattr(settings, "SESSION_OUTAGE_STATUS", 503)
-    return status
+    status: Any = getattr(settings, "SESSION_OUTAGE_STATUS", 503)
+    if status is None or (isinstance(status, int) and 100 <= status <= 599):
+        return status
+    raise ImproperlyConfigured(
+        "SESSION_OUTAGE_STATUS must be a status of HTTP such as 503, or None."
+    )
 
 
 def _met(request: HttpRequest) -> BaseException | None:

@@ -25,7 +25,7 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddle
 from django.contrib.sessions.models import Session
 from django.core import signals
 from django.core.cache import caches
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import OperationalError, close_old_connections, connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
@@ -925,6 +925,15 @@ def test_the_status_can_be_another_one(mode, lock):
             assert response.status_code == 429
             assert response["Retry-After"] == "5"
             assert_untouched(response, key)
+
+
+@pytest.mark.parametrize("status", ["503", 0, 600, 503.0])
+def test_a_status_that_is_none_keeps_the_site_from_starting(status):
+    with (
+        override_settings(SESSION_OUTAGE_STATUS=status),
+        pytest.raises(ImproperlyConfigured, match="SESSION_OUTAGE_STATUS"),
+    ):
+        SessionMiddleware(lambda request: HttpResponse())
 
 
 @pytest.mark.parametrize("address", ["/reads", "/writes", "/wraps"])
