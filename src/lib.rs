@@ -65,7 +65,7 @@
 //! | `redis` | `cache`, and `RedisCache`: one server, Cluster, Sentinel |
 //! | `testing` | `store::testing`, the contract of a store |
 //! | `python` | the extension module of the Python package; `abi3` makes one for every Python |
-//! | `cli` | the command `django-session`, which decodes and encodes sessions |
+//! | `cli` | the command `django-session`, which decodes and encodes sessions and looks after whole stores |
 //!
 //! # Races
 //!

@@ -1,4 +1,4 @@
-"""The app configuration: needed for the management command, not for the engine."""
+"""The app configuration: needed for the management commands, not for the engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ __all__ = ["DjangoSessionRsConfig"]
 
 
 class DjangoSessionRsConfig(AppConfig):
-    """Add ``"django_session_rs"`` to ``INSTALLED_APPS`` for ``export_session_settings``."""
+    """Add ``"django_session_rs"`` to ``INSTALLED_APPS`` for its management commands.
+
+    They are ``export_session_settings`` and ``sessions``.
+    """
 
     name = "django_session_rs"
     verbose_name = "Sessions shared with Rust"

@@ -108,8 +108,8 @@ impl SessionRejection {
     pub(super) fn kind(error: &SessionError) -> Self {
         match error {
             SessionError::Store(StoreError::Update) => Self::Interrupted,
-            // `Create` and `Conflict` come up only after thousands of tries: such a store is broken, or
-            // busy beyond all measure.
+            // They come up only after thousands of tries, of a store that is broken or busy beyond all
+            // measure; or the settings forbid to merge, and another try has what is stored by now.
             SessionError::Store(StoreError::Create | StoreError::Conflict) => Self::Store,
             SessionError::Store(error) if error.is_outage() => Self::Store,
             _ => Self::Invalid,

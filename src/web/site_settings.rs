@@ -31,8 +31,8 @@ pub struct SiteSettings {
 }
 
 impl SiteSettings {
-    /// Reads the file that `manage.py export_session_settings` wrote, and over it, for keys that are
-    /// not in it, the [environment](SessionSettings::with_env).
+    /// Reads the file that `manage.py export_session_settings` wrote, and over it the
+    /// [environment](SessionSettings::with_env): a variable counts for more than what the file says.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 //!
 //! The file is an ordinary `.jsonl.zst`, which `zstd -dc` unpacks: a line that says what it is, then a line
 //! for each session. Each frame has a checksum of its content, and a table of the frames stands at the end, in
-//! the seekable format of Zstandard. `docs/command.md` describes the members of the lines.
+//! the seekable format of Zstandard. `docs/operations.md` describes the members of the lines.
 
 mod export;
 mod frames;
