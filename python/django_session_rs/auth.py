@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth import middleware
@@ -17,6 +18,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMid
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import SimpleLazyObject
 
+from django_session_rs.exceptions import StoreUnavailableError
 from django_session_rs.row_query import row_query_for
 from django_session_rs.twins import call, has_twin
 from django_session_rs.user_query import query_for
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 __all__ = ["AuthenticationMiddleware", "LoginRequiredMiddleware", "aget_user", "get_user"]
+
+# An attribute of a request: the user that is looked up when it is asked for.
+LAZY = "_django_session_rs_user"
 
 
 def get_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
@@ -75,6 +80,15 @@ async def aget_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
 
 
 async def _auser_let_in(request: HttpRequest) -> AbstractBaseUser | None:
+    try:
+        return await _aask_for_user(request)
+    except StoreUnavailableError as error:
+        # Where it passes no view, this tells the session middleware of it.
+        request.session.outage = error  # type: ignore[attr-defined]
+        raise
+
+
+async def _aask_for_user(request: HttpRequest) -> AbstractBaseUser | None:
     from django.contrib.auth.backends import ModelBackend  # noqa: PLC0415
 
     session: Any = request.session
@@ -144,13 +158,18 @@ class AuthenticationMiddleware(DjangoMiddleware):
         response: HttpResponseBase | None = super().process_request(request)
         lazy: Any = SimpleLazyObject(lambda: _cached_user(request))
         request.user = lazy
+        setattr(request, LAZY, lazy)
         if hasattr(request, "auser"):
             request.auser = partial(_acached_user, request)
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase | None = await call(self, "process_request", request)
-        return response or await self.get_response(request)  # type: ignore[misc]
+        response = response or await self.get_response(request)  # type: ignore[misc]
+        if hasattr(self, "process_response"):
+            # Of a subclass.
+            response = await call(self, "process_response", request, response)
+        return response
 
     async def aprocess_request(self, request: HttpRequest) -> HttpResponseBase | None:
         """See ``process_request()``."""
@@ -162,13 +181,18 @@ if hasattr(middleware, "LoginRequiredMiddleware"):
     class LoginRequiredMiddleware(middleware.LoginRequiredMiddleware):
         """Django's middleware that lets nobody in who is not logged in, since Django 5.1.
 
-        Under ASGI it awaits ``request.auser()``, where Django's takes a thread for
-        ``request.user``. A subclass that overrides ``process_view`` runs in Django's thread, unless
-        it overrides ``aprocess_view`` too.
+        Under ASGI it awaits the user, where Django's takes a thread for ``request.user``. A
+        subclass that overrides ``process_view`` runs in Django's thread, unless it overrides
+        ``aprocess_view`` too, and so does what it says about those who are not let in.
         """
 
         def __init__(self, get_response: Any) -> None:
             super().__init__(get_response)
+            base, own = middleware.LoginRequiredMiddleware, type(self)
+            self._refuses_as_django = all(
+                getattr(own, name) is getattr(base, name)
+                for name in ("get_login_url", "get_redirect_field_name", "handle_no_permission")
+            )
             if self.async_mode and has_twin(type(self), "process_view"):
                 # Django looks here for it.
                 self.process_view: Any = self.aprocess_view
@@ -177,8 +201,25 @@ if hasattr(middleware, "LoginRequiredMiddleware"):
             self, request: Any, view_func: Any, _view_args: Any, _view_kwargs: Any
         ) -> HttpResponseBase | None:
             """See ``process_view()``."""
-            if (await request.auser()).is_authenticated:
+            if await _is_authenticated(request) or not getattr(view_func, "login_required", True):
                 return None
-            if not getattr(view_func, "login_required", True):
-                return None
-            return self.handle_no_permission(request, view_func)
+            refuse = self.handle_no_permission
+            if self._refuses_as_django:
+                return refuse(request, view_func)
+            found: HttpResponseBase = await sync_to_async(refuse)(request, view_func)
+            return found
+
+
+async def _is_authenticated(request: Any) -> bool:
+    """Tell whether ``request.user`` is somebody, without a thread if it is the one put there."""
+    user: Any = request.user
+    if user is not getattr(request, LAZY, None):
+        # Another middleware has logged in or out, or knows users of its own.
+        return bool(await sync_to_async(lambda: user.is_authenticated)())
+    if hasattr(request, "_cached_user"):
+        return bool(request._cached_user.is_authenticated)
+    # What was awaited before may have logged out since; `request.user` would ask anew, too.
+    found = await aget_user(request)
+    if hasattr(request, "auser") and not hasattr(request, "_acached_user"):
+        request._acached_user = found
+    return bool(found.is_authenticated)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections
+from django.db.models import Model
+from django.db.models.signals import post_init, pre_init
 
 from django_session_rs.user_query import is_plain, query_for
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from django_session_rs._native import Store
     from django_session_rs.user_query import UserQuery
 
@@ -72,6 +72,9 @@ async def row_query_for(model: type[Model], using: str, value: Any) -> RowQuery 
 
     ``value`` is any primary key.
     """
+    if any(signal.receivers and signal.has_listeners(model) for signal in (pre_init, post_init)):
+        # What they do belongs into Django's thread.
+        return None
     connection = connections[using]
     zone = connection.timezone_name if settings.USE_TZ else None
     kind = (model, type(model._default_manager), type(connection), zone)
@@ -90,6 +93,14 @@ async def row_query_for(model: type[Model], using: str, value: Any) -> RowQuery 
 def _of_texts(query: UserQuery, using: str) -> RowQuery | None:
     """Return the query with every column as text, or ``None`` if there is one of another type."""
     if query.sql.count("%") != 1 or query.sql.count("%s") != 1:
+        return None
+    made_by: Any = query.model
+    base: Any = Model
+    if (
+        made_by.__init__ is not base.__init__
+        or made_by.from_db.__func__ is not base.from_db.__func__
+    ):
+        # They may ask a database themselves, which an event loop must not.
         return None
     connection = connections[using]
     reader, bound, text = {

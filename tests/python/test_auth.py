@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from asgiref.sync import sync_to_async
 from conftest import wanted
 from django.contrib import auth
 from django.contrib.auth import get_user_model, middleware
@@ -19,10 +20,12 @@ from django.contrib.auth.models import AnonymousUser, User, UserManager
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
+from django.db.models.signals import post_init
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import path
+from django.utils.decorators import sync_and_async_middleware
 from site_server import free_port
 
 import django_session_rs.auth
@@ -340,9 +343,8 @@ def test_a_database_that_cannot_be_asked_lets_nobody_out(table):
 
 
 LoginRequiredMiddleware = getattr(django_session_rs.auth, "LoginRequiredMiddleware", object)
-HAS_LOGIN_REQUIRED = pytest.mark.skipif(
-    not hasattr(middleware, "LoginRequiredMiddleware"), reason="Django has it since 5.1"
-)
+HAS_GATE = hasattr(middleware, "LoginRequiredMiddleware")
+HAS_LOGIN_REQUIRED = pytest.mark.skipif(not HAS_GATE, reason="Django has it since 5.1")
 
 
 async def inner(request):
@@ -360,12 +362,16 @@ class Urls:
     urlpatterns = (path("inner", inner), path("lobby", lobby))
 
 
-def answers(kind, session, where):
+def answers(kind, session, where, between=None, gate="LoginRequiredMiddleware"):
     """What a site under ASGI answers, behind Django's middleware or ours."""
     ours = "django_session_rs.auth"
     theirs = "django.contrib.auth.middleware"
     module = theirs if kind == "theirs" else ours
     names = [f"{module}.AuthenticationMiddleware", f"{module}.LoginRequiredMiddleware"]
+    if between is not None:
+        names.insert(1, f"{__name__}.{between}")
+    if gate != "LoginRequiredMiddleware":
+        names[-1] = f"{__name__}.{gate}_{kind}"
 
     async def main():
         handler = ASGIHandler()
@@ -397,6 +403,157 @@ def test_who_is_not_logged_in_is_sent_to_the_login_page(table):
     assert found["ours"] == found["theirs"]
     assert [status for status, *_ in found["ours"]] == [200, 200, 404, 302, 200, 404]
     assert found["ours"][3][1] == "/log/in?next=/inner%3Fa%3Db"
+
+
+def changing(step):
+    """A middleware that does something about the user before anybody looks whether there is one."""
+
+    @sync_and_async_middleware
+    def factory(get_response):
+        async def middleware(request):
+            await step(request)
+            return await get_response(request)
+
+        return middleware
+
+    return factory
+
+
+@changing
+async def looks_and_logs_out(request):
+    await request.auser()
+    await auth.alogout(request)
+
+
+@changing
+async def looks_and_flushes(request):
+    await request.auser()
+    await request.session.aflush()
+
+
+@changing
+async def looks_twice(request):
+    await request.auser()
+    await sync_to_async(lambda: request.user.is_authenticated)()
+
+
+@changing
+async def knows_a_token(request):
+    request.user = User(username="token")
+
+
+@changing
+async def knows_nobody(request):
+    request.user = AnonymousUser()
+
+
+@changing
+async def logs_in(request):
+    await request.auser()
+    user = await get_user_model().objects.aget(username="a user")
+    await auth.alogin(request, user, "django.contrib.auth.backends.ModelBackend")
+
+
+BETWEEN = {
+    "looks_and_logs_out": [302, 302],
+    "looks_and_flushes": [302, 302],
+    "looks_twice": [200, 302],
+    "knows_a_token": [200, 200],
+    "knows_nobody": [302, 302],
+    "logs_in": [200, 200],
+}
+
+
+@HAS_LOGIN_REQUIRED
+@pytest.mark.parametrize("between", BETWEEN)
+def test_whoever_logs_in_or_out_before_is_heard(table, between):
+    found = {}
+    for kind in ("theirs", "ours"):
+        get_user_model().objects.all().delete()
+        _, session = logged_in(native.SessionStore)
+        keys = (session.session_key, None)
+        found[kind] = [
+            answers(kind, native.SessionStore(key), "lobby", between, "Gate")[:2] for key in keys
+        ]
+    assert found["ours"] == found["theirs"]
+    assert [status for status, _ in found["ours"]] == BETWEEN[between]
+
+
+def asking(base):
+    """A gate for every view, whose login page is found in the database."""
+
+    class Gate(base):
+        def process_view(self, request, view_func, *rest):
+            return super().process_view(request, inner, *rest)
+
+        def get_login_url(self, view_func):
+            return f"/log/in/{get_user_model().objects.count() >= 0}"
+
+    return Gate
+
+
+if HAS_GATE:
+
+    class Gate_theirs(asking(middleware.LoginRequiredMiddleware)):  # noqa: N801
+        """Django's."""
+
+    class Gate_ours(asking(LoginRequiredMiddleware)):  # noqa: N801
+        """Ours, whose twin is the same."""
+
+        async def aprocess_view(self, request, view_func, *rest):
+            return await super().aprocess_view(request, inner, *rest)
+
+
+@HAS_LOGIN_REQUIRED
+def test_an_outage_of_the_users_is_none_of_theirs(table):
+    _, session = logged_in(native.SessionStore)
+    outage = StoreUnavailableError("unreachable")
+
+    async def view(request):
+        raise AssertionError
+
+    async def main():
+        request = request_of(native.SessionStore(session.session_key))
+        await AuthenticationMiddleware(answer)(request)
+        with (
+            mock.patch.object(row_query.RowQuery, "afind", side_effect=outage),
+            pytest.raises(StoreUnavailableError),
+        ):
+            await LoginRequiredMiddleware(view).process_view(request, view, (), {})
+        assert request.session.outage is outage
+
+    async def answer(request):
+        return HttpResponse()
+
+    asyncio.run(main())
+
+
+def test_a_subclass_sees_the_response(sqlite_database):
+    class Marking(AuthenticationMiddleware):
+        def process_response(self, request, response):
+            response["X-Seen"] = "yes"
+            return response
+
+    async def view(request):
+        return HttpResponse()
+
+    response = asyncio.run(Marking(view)(request_of(SessionStore())))
+    assert response["X-Seen"] == "yes"
+
+
+@HAS_LOGIN_REQUIRED
+def test_what_a_model_does_of_its_own_is_done_in_a_thread(table):
+    user, session = logged_in(native.SessionStore)
+
+    def listener(instance, **_):
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+
+    post_init.connect(listener, sender=User)
+    try:
+        assert asyncio.run(aget_user(request_of(session))) == user
+    finally:
+        post_init.disconnect(listener, sender=User)
 
 
 @HAS_LOGIN_REQUIRED
