@@ -9,6 +9,8 @@ statements that stand for themselves (``PASSED_OVER``).
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -18,7 +20,7 @@ from django.db import connections, router
 from django.views.decorators.debug import sensitive_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from django.contrib.sessions.base_session import AbstractBaseSession
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -54,25 +56,30 @@ DATABASE_CACHE = "django.core.cache.backends.db.DatabaseCache"
 
 
 @sensitive_variables()
-def store_url(model: type[AbstractBaseSession]) -> str | None:
-    """Return the address for sessions of this model; ``None`` if Django has to ask the database.
+def store_url(get_model: Callable[[], type[AbstractBaseSession]]) -> str | None:
+    """Return the address for sessions; ``None`` if Django has to ask the database.
 
-    That is so for SQLite, of which there must be one library in a process, and for databases that
-    no store knows. The address holds passwords.
+    ``get_model`` says in which table. Django asks SQLite, of which there must be one library in a
+    process, and databases that no store knows. The address holds passwords.
     """
     wanted = getattr(settings, "SESSION_STORE_URL", "db")
     if wanted == "db":
-        return database_url(model)
+        return database_url(get_model())
     if wanted == "cache":
         return cache_url()
     if wanted == "cached_db":
-        url = database_url(model)
+        url = database_url(get_model())
         if url is None:
             return None
         return f"{url}&{urlencode({'cache_url': cache_url()}, quote_via=quote)}"
     if not isinstance(wanted, str) or ":" not in wanted:
         raise ImproperlyConfigured(
             "SESSION_STORE_URL must be 'db', 'cache', 'cached_db' or the address of a store."
+        )
+    if wanted.startswith("signed_cookies:"):
+        raise ImproperlyConfigured(
+            "SESSION_STORE_URL must not be 'signed_cookies:': the key of such a session is the "
+            "session. Use 'django_session_rs.backends.signed_cookies'."
         )
     if wanted.startswith("sqlite:") or _moves_sqlite(wanted):
         raise ImproperlyConfigured(
@@ -110,7 +117,14 @@ def connection_url(connection: BaseDatabaseWrapper, **options: str) -> str:
     """Return the address of a table behind one of Django's connections, with these options."""
     vendor = connection.vendor
     values: Mapping[str, Any] = connection.settings_dict
-    host = str(values["HOST"] or "localhost")
+    host = str(values["HOST"] or "")
+    if not host:
+        host = _host_of_libpq(values["PORT"]) if vendor == "postgresql" else "localhost"
+    if "," in host:
+        raise ImproperlyConfigured(
+            "The native engine asks one server, and HOST in DATABASES names several; set "
+            "SESSION_STORE_URL to an address."
+        )
     if host.startswith("/"):
         options["socket" if vendor == "mysql" else "host"] = host
         host = "localhost"
@@ -129,6 +143,16 @@ def connection_url(connection: BaseDatabaseWrapper, **options: str) -> str:
     address = f"{SCHEMES[vendor]}://{login(values['USER'], values['PASSWORD'])}"
     name = quote(str(values["NAME"]), safe="")
     return f"{address}{bracketed(host)}{port}/{name}?{urlencode(options, quote_via=quote)}"
+
+
+def _host_of_libpq(port: object) -> str:
+    """Return where PostgreSQL's own library looks for a server whose host is not said."""
+    if host := os.environ.get("PGHOST"):
+        return host
+    name = f".s.PGSQL.{port or os.environ.get('PGPORT') or 5432}"
+    directories = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where sockets are
+    found = (directory for directory in directories if Path(directory, name).exists())
+    return next(found, "localhost")
 
 
 def _role(name: object) -> str:
@@ -162,6 +186,7 @@ def cache_url() -> str:
     options = key_options(alias, values)
     if backend in (PYMEMCACHE, PYLIBMC):
         address = f"memcached://{','.join(locations(values, separators=';,'))}"
+        options |= memcached_options(backend, values.get("OPTIONS") or {})
     elif backend in (REDIS, DJANGO_REDIS):
         # The first one is written to; the others are copies of it.
         address = locations(values, separators=";,")[0]
@@ -202,6 +227,39 @@ def locations(values: Mapping[str, Any], *, separators: str) -> list[str]:
     else:
         found = [str(one) for one in location]
     return [one.strip() for one in found if one.strip()] or [""]
+
+
+#: Options of a client of memcached that are about its connections and calls alone.
+CALLS = {
+    PYMEMCACHE: {
+        "allow_unicode_keys",
+        "default_noreply",
+        "ignore_exc",
+        "max_pool_size",
+        "no_delay",
+        "pool_idle_timeout",
+        "use_pooling",
+    },
+    PYLIBMC: {"binary"},
+}
+BEHAVIORS = {"connect_timeout", "no_block", "receive_timeout", "send_timeout", "tcp_nodelay"}
+
+
+def memcached_options(backend: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a client of memcached says of its servers in ``OPTIONS``."""
+    # Which of several servers has a key.
+    found = {"distribution": "modula"} if backend == PYLIBMC else {}
+    for name, value in given.items():
+        if name in CALLS[backend] or (name == "behaviors" and set(value) <= BEHAVIORS):
+            continue
+        if backend == PYMEMCACHE and name in ("connect_timeout", "timeout"):
+            found |= {} if value is None else {name: str(value)}
+            continue
+        raise ImproperlyConfigured(
+            f"The option {name!r} of the cache has no counterpart for the native engine; set "
+            "SESSION_STORE_URL to an address."
+        )
+    return found
 
 
 #: Of django-redis, by the last word of the class or module.

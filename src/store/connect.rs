@@ -264,6 +264,8 @@ pub(super) async fn cache(
 
 #[cfg(feature = "memcached")]
 fn memcached(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
+    use super::MemcachedDistribution;
+
     let expected = "one or more servers, such as `memcached://10.0.0.1:11211,10.0.0.2:11211`";
     let location = url.address().split_once("://").map(|(_, location)| location);
     let cache = location.and_then(|location| super::MemcachedCache::from_location(location).ok());
@@ -277,7 +279,12 @@ fn memcached(url: &StoreUrl) -> Result<Arc<dyn super::Cache>, ConnectError> {
     if let Some(most) = url.number("max_connections", "a whole number, from 1 on")? {
         cache = cache.with_max_connections(most);
     }
-    Ok(Arc::new(cache))
+    let distribution = url.word("distribution", "`rendezvous` or `modula`", |word| match word {
+        "modula" => Some(MemcachedDistribution::Modula),
+        "rendezvous" => Some(MemcachedDistribution::Rendezvous),
+        _ => None,
+    })?;
+    Ok(Arc::new(cache.with_distribution(distribution.unwrap_or_default())))
 }
 
 #[cfg(feature = "redis")]

@@ -45,7 +45,7 @@ const KINDS: [Kind; 9] = [
     },
     Kind {
         schemes: &["memcached"],
-        options: &[CACHE, &["connect_timeout", "max_connections", "timeout"]],
+        options: &[CACHE, &["connect_timeout", "distribution", "max_connections", "timeout"]],
     },
     Kind { schemes: &["file"], options: &[&["cookie_name", "lock_timeout", "sync"]] },
     Kind { schemes: &["moving"], options: &[&["from_url", "to_url", "write"]] },

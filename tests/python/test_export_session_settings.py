@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import stat
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from unittest import mock
@@ -77,6 +78,13 @@ def test_what_only_the_rust_side_reads_goes_along():
     with override_settings(**own):
         found = exported()
     assert {name: found[name] for name in own} == {**own, "SESSION_ACCEPT": ["legacy"]}
+    with override_settings(SESSION_ACCEPT={"signed_sha1", "legacy"}):
+        assert exported()["SESSION_ACCEPT"] == ["legacy", "signed_sha1"]
+    with (
+        override_settings(SESSION_TOUCH_INTERVAL=timedelta(minutes=1)),
+        pytest.raises(CommandError, match="SESSION_TOUCH_INTERVAL"),
+    ):
+        exported()
     # What Python's function would decide nobody else can ask.
     for function in (max, "django.utils.timezone.now"):
         with override_settings(SESSION_ON_CONFLICT=function):

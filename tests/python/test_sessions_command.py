@@ -120,6 +120,22 @@ def test_the_table_of_a_cache_is_found(tmp_path: Path) -> None:
     assert (stats["sessions"], stats["users"], stats["live_anonymous"]) == (6, 1, 1)
 
 
+def test_what_is_wrong_with_the_settings_is_said_in_a_line(tmp_path: Path) -> None:
+    program = tmp_path / "manage.py"
+    options = "'OPTIONS': {'service': 'hunter2'}, "
+    users = SITE.replace('"ENGINE": ', f'{options}"ENGINE": ').replace(".sqlite3", ".postgresql", 1)
+    engine = f"SESSION_ENGINE={'django_session_rs.backends.native'!r}, "
+    # Users that cannot be reached from outside are not missed.
+    program.write_text(users.replace("USE_TZ=", f"{engine}SESSION_STORE_URL='memory:', USE_TZ="))
+    run(program, "sessions", "--help")
+    for wrong in ("SESSION_COOKIE_SAMESITE='lux'", "SECRET_KEY_FALLBACKS=[b'\\xff']"):
+        text = SITE.replace('SECRET_KEY_FALLBACKS=["another one"]', wrong)
+        program.write_text(text)
+        done = run(program, "sessions", "stats", code=1)
+        assert "Traceback" not in done.stderr
+        assert "CommandError: " in done.stderr
+
+
 def test_two_engines_are_too_many() -> None:
     moving = override_settings(SESSION_ENGINE="django_session_rs.backends.moving")
     with moving, pytest.raises(CommandError, match="SESSION_STORE_URL"):

@@ -1,5 +1,6 @@
 """The address that follows from a site's settings: nothing of them is left out in silence."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -12,6 +13,7 @@ from django_session_rs._native import Store
 
 REDIS = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
+PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
 PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 
 
@@ -100,12 +102,39 @@ def test_the_address_of_a_database(values, expected):
             "memcached://a:11211,b:11211?prefix=x",
         ),
         ({"BACKEND": PYMEMCACHE, "LOCATION": ["a:1", "b:2"]}, "memcached://a:1,b:2"),
+        (
+            {
+                "BACKEND": PYMEMCACHE,
+                "LOCATION": "a:1",
+                "OPTIONS": {"no_delay": True, "timeout": 2.5, "connect_timeout": None},
+            },
+            "memcached://a:1?timeout=2.5",
+        ),
+        (
+            {
+                "BACKEND": PYLIBMC,
+                "LOCATION": ["a:1", "b:2"],
+                "OPTIONS": {"binary": True, "behaviors": {"tcp_nodelay": True}},
+            },
+            "memcached://a:1,b:2?distribution=modula",
+        ),
     ],
 )
 def test_the_address_of_a_cache(values, expected):
     assert of_cache(**values) == expected
     # It is one that a store takes.
     Store(expected, '{"SECRET_KEY": "a key"}').close()
+
+
+def test_a_host_that_is_not_said_is_that_of_libpq(monkeypatch):
+    monkeypatch.setenv("PGHOST", "db.example")
+    assert of_database() == "postgres://db.example/site?table=django_session"
+    monkeypatch.setenv("PGHOST", "/run/pg")
+    assert "host=%2Frun%2Fpg" in of_database()
+    monkeypatch.delenv("PGHOST")
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == ".s.PGSQL.5433")
+    assert "host=%2Fvar%2Frun%2Fpostgresql" in of_database(PORT=5433)
+    assert of_database(PORT=5434).startswith("postgres://localhost:5434/")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +146,10 @@ def test_the_address_of_a_cache(values, expected):
         (lambda: of_cache(BACKEND=REDIS, OPTIONS={"pool_class": "a.b"}), "'pool_class'"),
         (lambda: of_cache(BACKEND=DJANGO_REDIS, OPTIONS={"SERIALIZER": "a.b"}), "'SERIALIZER'"),
         (lambda: of_cache(BACKEND="somebody.Else"), "has no store"),
+        (lambda: of_database(HOST="a,b", PORT="1,2"), "several"),
+        (lambda: of_cache(BACKEND=PYMEMCACHE, OPTIONS={"hasher": "a.b"}), "'hasher'"),
+        (lambda: of_cache(BACKEND=PYLIBMC, OPTIONS={"behaviors": {"ketama": 1}}), "'behaviors'"),
+        (lambda: of_cache(BACKEND=PYLIBMC, OPTIONS={"username": "u"}), "'username'"),
     ],
 )
 def test_what_has_no_counterpart_is_named_and_not_shown(call, words):

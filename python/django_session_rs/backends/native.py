@@ -162,7 +162,7 @@ class SessionStore(db.SessionStore):
             self.create()
             return
         data = self._get_session(no_load=must_create)
-        key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
+        key, age = self._get_or_create_session_key(), int(self.get_session_cookie_age())
         if must_create:
             stored = _here(store.create, key, data, age)
         else:
@@ -180,7 +180,7 @@ class SessionStore(db.SessionStore):
                 await self.acreate()
                 return
             data = await self._aget_session(no_load=must_create)
-            key, age = self._get_or_create_session_key(), self.get_session_cookie_age()
+            key, age = self._get_or_create_session_key(), int(self.get_session_cookie_age())
             if must_create:
                 stored = await store.acreate(key, data, age)
             else:
@@ -219,7 +219,7 @@ class SessionStore(db.SessionStore):
         if key is None:
             self.create()
             return
-        age = self.get_session_cookie_age()
+        age = int(self.get_session_cookie_age())
         try:
             self._moved(data, self._taken(store, store.cycle_key, key, data, age))
         except UpdateError as error:
@@ -237,7 +237,7 @@ class SessionStore(db.SessionStore):
             if key is None:
                 await self.acreate()
                 return
-            age = self.get_session_cookie_age()
+            age = int(self.get_session_cookie_age())
             try:
                 self._moved(data, await self._ataken(store, store.acycle_key, key, data, age))
             except UpdateError as error:
@@ -355,8 +355,9 @@ class SessionStore(db.SessionStore):
         # The next try says what it means if there is none.
         if latest is None:
             return
-        loaded = {} if self._stored is None else self._stored.data()
-        self._merge(loaded, latest.data(), resolve, self._plain)
+        # A copy in a cache may have what the table turns into something else, as tuples.
+        loaded = {} if self._stored is None else self._plain(self._stored.data())
+        self._merge(loaded, self._plain(latest.data()), resolve, self._plain)
         self._stored = latest
 
     def _plain(self, data: Any) -> Any:
@@ -414,7 +415,7 @@ def _store(cls: type[SessionStore], rule: str | None = None) -> Store | None:
 def _new_store(cls: type[SessionStore], rule: str | None) -> Store | None:
     with _lock:
         if (cls, rule) not in _stores:
-            url = store_url(cls.get_model_class())
+            url = store_url(cls.get_model_class)
             # A function is asked here, about what others have saved.
             asks = rule is None and callable(on_conflict())
             own = "error" if asks else rule
@@ -448,11 +449,15 @@ def _rows_store(cls: type[SessionStore], using: str) -> Store | None:
 @sensitive_variables()
 def _new_rows_store(cls: type[SessionStore], using: str, sessions: Store | None) -> Store | None:
     connection = connections[using]
-    if connection.settings_dict["ENGINE"] not in ENGINES:
+    values = connection.settings_dict
+    if values["ENGINE"] not in ENGINES:
         return None
     is_beside = getattr(settings, "SESSION_STORE_URL", "db") in ("db", "cached_db")
     if is_beside and router.db_for_write(cls.get_model_class()) == using:
         return sessions
+    if connection.vendor == "mysql" and values["HOST"] in {"", "localhost"}:
+        # To its own library that is a socket.
+        return None
     for (_, other), store in _row_stores.items():
         if other == using and store not in _stores.values():
             return store

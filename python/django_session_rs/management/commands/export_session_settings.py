@@ -166,7 +166,7 @@ def exported_sessions(*, include_secret: bool) -> dict[str, Any]:
     found["SESSION_COMPRESSION"] = compression()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
     as_they_are = (*RUST_SETTINGS, *MOVING_SETTINGS)
-    found |= {name: getattr(settings, name) for name in as_they_are if hasattr(settings, name)}
+    found |= {name: plain(name) for name in as_they_are if hasattr(settings, name)}
     if is_function(found.get("SESSION_ON_CONFLICT")):
         # Nobody but Python can ask it: to others it is the rule that it refines.
         found["SESSION_ON_CONFLICT"] = "merge"
@@ -201,6 +201,21 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
     if not is_usable:
         raise CommandError(f"{name} must be {words}: correct it in the settings module.")
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def plain(name: str) -> Any:
+    """Return a setting as JSON has it."""
+    value = getattr(settings, name)
+    if is_function(value):
+        return value
+    found = sorted(value) if isinstance(value, (set, frozenset)) else value
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError):
+        raise CommandError(
+            f"{name} must be a number, a text or a list: correct it in the settings module."
+        ) from None
+    return found
 
 
 def is_function(value: Any) -> bool:
@@ -339,6 +354,11 @@ def as_json_key(name: str, key: Any) -> str | dict[str, str]:
 
 def write_whole(path: Path, text: str, *, private: bool) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        # A terminal, or a pipe.
+        path.write_text(text, encoding="utf-8")
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

@@ -45,7 +45,12 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Pass everything on as it is, and end as the command ends."""
-        sys.exit(self._run(_without_django_options(argv[2:])))
+        try:
+            code = self._run(_without_django_options(argv[2:]))
+        except (CommandError, ImproperlyConfigured) as error:
+            self.stderr.write(f"{type(error).__name__}: {error}")
+            code = getattr(error, "returncode", 1)
+        sys.exit(code)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take whatever there is, for ``call_command``."""
@@ -70,7 +75,7 @@ class Command(BaseCommand):
             # What the operator has said comes before what the site says.
             if "SESSION_STORE_URL" not in os.environ and (url := _store_url_for(arguments)):
                 environment["SESSION_STORE_URL"] = url
-            if "USERS_DATABASE_URL" not in os.environ and (url := users_url()):
+            if "USERS_DATABASE_URL" not in os.environ and (url := _users_url()):
                 environment["USERS_DATABASE_URL"] = url
             command = [sys.executable, "-m", "django_session_rs", *arguments]
             process = subprocess.Popen(command, env=environment)  # noqa: S603 - ours
@@ -93,6 +98,15 @@ def _store_url_for(arguments: list[str]) -> str | None:
         return None
 
 
+@sensitive_variables()
+def _users_url() -> str | None:
+    try:
+        return users_url()
+    except ImproperlyConfigured:
+        # Few subcommands need users, and those say that they do.
+        return None
+
+
 def _without_django_options(arguments: list[str]) -> list[str]:
     """Leave out what the ``ManagementUtility`` has acted upon already."""
     left = []
@@ -105,8 +119,19 @@ def _without_django_options(arguments: list[str]) -> list[str]:
     return left
 
 
+@sensitive_variables()
 def _key(key: str | bytes) -> str:
-    return key.decode() if isinstance(key, bytes) else key
+    try:
+        text = key.decode() if isinstance(key, bytes) else key
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise CommandError(
+            "A key of this site is no text that an environment variable could hold. Write the "
+            "settings with export_session_settings --include-secret, and give that file to "
+            "django-session."
+        ) from None
+    return text
 
 
 @sensitive_variables()
