@@ -51,13 +51,20 @@ impl Begun {
         let mut steps = JoinSet::new();
         // Not locked any longer: who takes a step locks that first.
         let begun = std::mem::take(&mut *lock(&self.0));
-        for state in begun.into_values() {
-            match state.upgrade().and_then(|state| lock(&state).step.take()) {
-                Some(Running::Here(step)) => drop(steps.spawn(async move { drop(step.await) })),
-                Some(Running::There { task, .. }) => {
-                    drop(steps.spawn(async move { drop(task.await) }));
+        for state in begun.into_values().filter_map(|state| state.upgrade()) {
+            let mut locked = lock(&state);
+            let State { step, waiting } = &mut *locked;
+            match (step.take(), waiting) {
+                (Some(Running::Here(taken)), Some(waiting)) => {
+                    let waking = Waking::new(waiting.waker.clone());
+                    *step = Some(Running::There { task: None, is_over: waking.is_over() });
+                    steps.spawn(carry_out(taken, Arc::clone(&state), waking));
                 }
-                Some(Running::Done(_)) | None => {}
+                (Some(Running::There { task: Some(task), is_over }), _) => {
+                    *step = Some(Running::There { task: None, is_over });
+                    steps.spawn(async move { drop(task.await) });
+                }
+                (other, _) => *step = other,
             }
         }
         while steps.join_next().await.is_some() {}
@@ -75,7 +82,7 @@ enum Running {
     /// The event loop takes it.
     Here(Step),
     /// The runtime takes it.
-    There { task: JoinHandle<()>, is_over: Arc<AtomicBool> },
+    There { task: Option<JoinHandle<()>>, is_over: Arc<AtomicBool> },
     /// The runtime has taken it.
     Done(Outcome),
 }
@@ -84,6 +91,16 @@ enum Running {
 struct Waking {
     waker: Waker,
     is_over: Arc<AtomicBool>,
+}
+
+impl Waking {
+    fn new(waker: Waker) -> Self {
+        Self { waker, is_over: Arc::default() }
+    }
+
+    fn is_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_over)
+    }
 }
 
 impl Drop for Waking {
@@ -112,16 +129,19 @@ impl Awaitable {
 
     /// Gives a step to the runtime.
     fn give(&self, step: Step, waker: Waker) -> Running {
-        let (state, is_over) = (Arc::clone(&self.state), Arc::<AtomicBool>::default());
-        let waking = Waking { waker, is_over: Arc::clone(&is_over) };
-        let task = self.handle.spawn(async move {
-            let outcome = AssertUnwindSafe(step).catch_unwind().await;
-            let outcome = outcome.unwrap_or_else(|panic| Box::new(|_| resume_unwind(panic)));
-            lock(&state).step = Some(Running::Done(outcome));
-            drop(waking);
-        });
-        Running::There { task, is_over }
+        let waking = Waking::new(waker);
+        let is_over = waking.is_over();
+        let task = self.handle.spawn(carry_out(step, Arc::clone(&self.state), waking));
+        Running::There { task: Some(task), is_over }
     }
+}
+
+/// Takes a step to its end, and wakes whoever waits for it.
+async fn carry_out(step: Step, state: Arc<Mutex<State>>, waking: Waking) {
+    let outcome = AssertUnwindSafe(step).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| Box::new(|_| resume_unwind(panic)));
+    lock(&state).step = Some(Running::Done(outcome));
+    drop(waking);
 }
 
 #[pymethods]

@@ -157,7 +157,9 @@ pub(crate) fn merge(
     let removed = loaded.select(|name| !mine.contains(name) && decide(name));
     merged.retain(|name| !removed.contains(name));
     // A name that was added and removed again was never loaded, and is in neither.
-    merged.retain(|name| mine.contains(name) || loaded.contains(name) || !changes.has(name));
+    let is_gone = |name: Name<'_>| changes.has(name) && !mine.contains(name) && !loaded.contains(name);
+    let gone = stored.select(|name| is_gone(name) && decide(name));
+    merged.retain(|name| !gone.contains(name));
     merged.update(&set);
     for (name, json) in said {
         // Text that is no JSON leaves what this side wants.
@@ -237,6 +239,23 @@ mod tests {
     fn a_merge_with_nothing_in_between_is_what_was_wanted() {
         let (loaded, mine) = (r#"{"a":1,"b":[1,{"c":2}]}"#, r#"{"b":[1,{"c":3}],"d":null}"#);
         assert_eq!(merged(loaded, mine, &[], loaded), mine);
+    }
+
+    #[test]
+    fn a_function_decides_about_what_was_added_there_and_removed_again_here() {
+        let on_conflict = OnConflict::merge_with(|conflict| {
+            assert!(conflict.loaded.is_none() && conflict.mine.is_none());
+            match conflict.name {
+                "keep" => Resolution::Stored,
+                "new" => Resolution::Json("2".to_owned()),
+                _ => Resolution::Mine,
+            }
+        });
+        let stored = data(r#"{"keep":1,"new":1,"gone":1,"other":1}"#);
+        let touched = changes(&["keep", "new", "gone"]);
+        let nothing = data("{}");
+        let found = merge(&nothing, &nothing, &touched, &stored, &on_conflict);
+        assert_eq!(found, data(r#"{"keep":1,"new":2,"other":1}"#));
     }
 
     #[test]

@@ -562,7 +562,7 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
             if turn.is_none() {
-                turn = Some(queue(&old).lock().await);
+                turn = Some(wait_for_turn(&old).await);
             }
             match store.load_latest(&old, self.now()).await {
                 // Another request has moved it, as two clicks on one button do.
@@ -763,7 +763,7 @@ impl Session {
                 Err(error) => return Err(error.into()),
             }
             if turn.is_none() {
-                turn = Some(queue(&session_key).lock().await);
+                turn = Some(wait_for_turn(&session_key).await);
             }
             match store.load_latest(&session_key, self.now()).await {
                 Ok(None) => return Err(StoreError::Update.into()),
@@ -811,6 +811,20 @@ impl Session {
         let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
         Ok(SessionRecord { session_key, data, expire_date, revision })
     }
+}
+
+/// Waits for those who save the same session, though in Python not for ever: the process may have been
+/// forked while somebody held the lock, or whoever holds it belongs to an event loop that was stopped.
+async fn wait_for_turn(session_key: &SessionKey) -> Option<MutexGuard<'static, ()>> {
+    let turn = queue(session_key).lock();
+    #[cfg(feature = "python")]
+    let turn = async {
+        // It is for fairness only.
+        tokio::time::timeout(std::time::Duration::from_secs(1), turn).await.ok()
+    };
+    #[cfg(not(feature = "python"))]
+    let turn = async { Some(turn.await) };
+    turn.await
 }
 
 /// Where those wait in this process whose save was overtaken: they try again one after the other, not all

@@ -397,6 +397,61 @@ def test_a_logout_wins_where_a_function_is_asked(theirs, asked):
     test_two_requests_keep_what_each_has_changed(theirs)
 
 
+def test_a_copy_in_a_cache_is_compared_as_the_table_has_it(databases):
+    caches = {"default": cache_settings("redis")}
+    asked = []
+
+    def note(name, *_):
+        asked.append(name)
+        return MISSING
+
+    with (
+        database_of("postgres"),
+        override_settings(CACHES=caches, SESSION_STORE_URL="cached_db", SESSION_ON_CONFLICT=note),
+    ):
+        # In the copy there are a tuple and a number for a name.
+        theirs = DjangoCachedStore()
+        theirs.update({"where": (1, 2), 5: 0, "n": 0})
+        theirs.create()
+        one = SessionStore(theirs.session_key)
+        assert one["where"] == (1, 2)
+        other = SessionStore(theirs.session_key)
+        other.update({"where": [3, 4], "n": 1})
+        other.save()
+        one["n"] = 2
+        one.save()
+        assert asked == ["n"]
+        assert content(DjangoStore(theirs.session_key)) == {"where": [3, 4], "5": 0}
+
+
+def test_without_the_app_of_sessions_a_cache_will_do(databases):
+    program = f"""
+from django.conf import settings
+settings.configure(SECRET_KEY="x" * 50, SESSION_STORE_URL={wanted("TEST_REDIS_URL")!r})
+import django
+django.setup()
+from django_session_rs.backends.native import SessionStore
+session = SessionStore()
+session["a"] = 1
+session.save()
+assert SessionStore(session.session_key)["a"] == 1
+session.delete()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_age_of_the_cookie_may_have_a_fraction(table):
+    class Short(SessionStore):
+        def get_session_cookie_age(self):
+            return 60.5
+
+    Short.__qualname__ = "SessionStore"
+    session = Short()
+    session["a"] = 1
+    session.save()
+    assert content(SessionStore(session.session_key)) == {"a": 1}
+
+
 def test_a_function_gets_what_json_does_not_have(cache):
     if cache == "django_redis":
         pytest.skip("the same as Redis")
@@ -568,7 +623,7 @@ def test_who_is_cancelled_stops_nothing(postgres):
 
 def test_few_connections_serve_many(postgres):
     key = created({"a": 1})
-    url = native.store_url(Session)
+    url = native.store_url(lambda: Session)
     with override_settings(SESSION_STORE_URL=f"{url}&max_connections=1&acquire_timeout=30"):
 
         async def many() -> list:
@@ -667,6 +722,43 @@ def test_nobody_waits_for_a_step_whose_store_is_gone(postgres):
     asyncio.run(main())
 
 
+def test_whoever_awaits_a_step_gets_its_outcome_while_its_store_is_closed(theirs):
+    sessions = [SessionStore(created({"a": 1})) for _ in range(12)]
+    for session in sessions:
+        session["a"] += 1
+    native._close()
+
+    async def main():
+        tasks = [asyncio.ensure_future(session.asave()) for session in sessions]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(native._close)
+        done, pending = await asyncio.wait(tasks, timeout=60)
+        assert not pending
+        assert [task.exception() for task in done] == [None] * 12
+
+    asyncio.run(main())
+    assert {theirs(session.session_key)["a"] for session in sessions} == {2}
+
+
+def test_nobody_waits_for_a_step_that_does_not_end_before_its_store(postgres):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"postgres://a:b@127.0.0.1:{silent.getsockname()[1]}/c?timeout=60"
+            store = Store(url, native._settings(SessionStore, None))
+
+            async def load():
+                return await store.aload("a" * 32)
+
+            tasks = [asyncio.ensure_future(load()) for _ in range(5)]
+            await asyncio.sleep(0)
+            await asyncio.to_thread(store.close)
+            done, pending = await asyncio.wait(tasks, timeout=60)
+            assert not pending
+            assert {type(task.exception()) for task in done} == {RuntimeError}
+
+    asyncio.run(main())
+
+
 SCRIPT = """
 import asyncio, sys
 from django.conf import settings
@@ -754,6 +846,7 @@ def test_the_role_of_the_site_is_taken_on(postgres):
 def test_settings_that_cannot_be_met_are_named(databases):
     for url, words in (
         ("sqlite:db.sqlite3", "two libraries"),
+        ("signed_cookies:", "backends.signed_cookies"),
         ("somewhere", "'db', 'cache', 'cached_db'"),
         ("redis://h?prefx=a", "prefix"),
         ("oracle://h/x", "scheme"),
