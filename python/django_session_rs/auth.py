@@ -165,11 +165,11 @@ class AuthenticationMiddleware(DjangoMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase | None = await call(self, "process_request", request)
-        response = response or await self.get_response(request)  # type: ignore[misc]
+        answer: Any = response or await self.get_response(request)  # type: ignore[misc]
         if hasattr(self, "process_response"):
             # Of a subclass.
-            response = await call(self, "process_response", request, response)
-        return response
+            answer = await call(self, "process_response", request, answer)
+        return answer  # type: ignore[no-any-return]
 
     async def aprocess_request(self, request: HttpRequest) -> HttpResponseBase | None:
         """See ``process_request()``."""
