@@ -407,3 +407,16 @@ def test_a_site_without_users_has_none():
         found = exported()
     assert found["SESSION_COOKIE_NAME"] == "sessionid"
     assert not {"AUTH_USER_MODEL", "AUTHENTICATION_BACKENDS", "PASSWORD_HASHERS"} & found.keys()
+
+
+def test_what_a_link_leads_to_is_written(tmp_path):
+    link, file = tmp_path / "link", tmp_path / "file"
+    file.write_text("old")
+    for target in (file, Path("/dev/null")):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        call_command("export_session_settings", output=str(link), include_secret=True)
+        assert link.is_symlink()
+    assert json.loads(file.read_text())["SECRET_KEY"] == SECRET_KEY
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert Path("/dev/null").is_char_device()

@@ -843,6 +843,19 @@ def test_the_role_of_the_site_is_taken_on(postgres):
             cursor.execute(f"DROP OWNED BY {quoted}; DROP ROLE {quoted}")
 
 
+def test_users_behind_a_socket_are_django_s_to_ask_for(databases):
+    if "mysql" not in databases:
+        pytest.skip("mysql is not there")
+    with database_of("mysql"), override_settings(SESSION_STORE_URL=wanted("TEST_REDIS_URL")):
+        values = connections["default"].settings_dict
+        for host in ("", "localhost"):
+            native._close()
+            with mock.patch.dict(values, HOST=host):
+                assert native._rows_store(SessionStore, "default") is None
+        native._close()
+        assert native._rows_store(SessionStore, "default") is not None
+
+
 def test_settings_that_cannot_be_met_are_named(databases):
     for url, words in (
         ("sqlite:db.sqlite3", "two libraries"),
