@@ -157,7 +157,8 @@ pub(crate) fn merge(
     let removed = loaded.select(|name| !mine.contains(name) && decide(name));
     merged.retain(|name| !removed.contains(name));
     // A name that was added and removed again was never loaded, and is in neither.
-    let is_gone = |name: Name<'_>| changes.has(name) && !mine.contains(name) && !loaded.contains(name);
+    let is_gone =
+        |name: Name<'_>| changes.has(name) && !mine.contains(name) && !loaded.contains(name);
     let gone = stored.select(|name| is_gone(name) && decide(name));
     merged.retain(|name| !gone.contains(name));
     merged.update(&set);
