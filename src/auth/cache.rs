@@ -78,8 +78,9 @@ impl Auth {
     ///
     /// A request whose session nobody else looks at then asks neither store nor users. The price: what
     /// ends a login elsewhere (a logout, another password, an inactive or deleted user, a permission
-    /// that was taken, the session's expiry) counts here up to `staleness` later. What is done through
-    /// this [`Auth`] or its clones counts at once.
+    /// that was taken, the session's expiry) counts here up to `staleness` later. A login or a
+    /// logout through this [`Auth`] or its clones counts at once; another password ends the other
+    /// sessions of its user up to `staleness` later, too.
     ///
     /// # Example
     ///

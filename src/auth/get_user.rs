@@ -162,6 +162,10 @@ impl Auth {
         {
             cache.insert_user(&key, user.clone());
         }
+        if let Authentication::Refused(_) = &examined.authentication {
+            // Somebody may have come in by the same session a moment ago.
+            self.forget(session).await;
+        }
         self.apply(session, examined).await
     }
 

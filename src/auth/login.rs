@@ -60,7 +60,8 @@ impl Auth {
     }
 
     /// Keeps a session logged in whose user has changed the password: it gets another key, and the hash
-    /// of the password that `user` has by now. All other sessions of the user end.
+    /// of the password that `user` has by now. All other sessions of the user end; those that are
+    /// [remembered](Auth::with_user_cache) when that is over.
     ///
     /// # Errors
     ///
@@ -79,7 +80,7 @@ impl Auth {
     }
 
     /// Forgets whose session it was.
-    async fn forget(&self, session: &Session) {
+    pub(super) async fn forget(&self, session: &Session) {
         if let Some(cache) = &self.cache
             && let Some(session_key) = session.session_key().await
         {

@@ -121,7 +121,13 @@ impl SqlUsers {
         let pk = row.text(0)?.and_then(|text| self.primary_key_type.parse(text).ok().flatten());
         let pk = pk.ok_or(SqlError::unreadable("the primary key of the user"))?;
         let username = row.text(1)?.unwrap_or_default();
-        let mut record = UserRecord::new(pk, username, row.text(2)?.map(str::to_owned));
+        let mut password = row.text(2)?.map(str::to_owned);
+        if password.is_none() && !self.statements.set_password.is_empty() {
+            // None is a password like any other to whoever makes a hash of it in Django, and it ends
+            // the sessions that were begun with one.
+            password = Some("None".to_owned());
+        }
+        let mut record = UserRecord::new(pk, username, password);
         let truth = |index| Ok::<_, SqlError>(row.text(index)? == Some("t"));
         (record.is_active, record.is_staff, record.is_superuser) =
             (truth(3)?, truth(4)?, truth(5)?);

@@ -343,15 +343,13 @@ impl PasswordHashers {
     /// # Ok::<(), HasherError>(())
     /// ```
     pub fn harden_unknown_user(&self, password: &str) -> Result<(), HasherError> {
-        match self.make_password(password) {
-            Err(error @ HasherError::PasswordTooLong { .. }) => Err(error),
-            // A class of the site's own: the first of those that run.
-            Err(_) => {
-                self.run_once();
-                Ok(())
-            }
-            Ok(_) => Ok(()),
+        self.limits.check_password(password)?;
+        if self.make_password(password).is_err() {
+            // A class of the site's own, or more than bcrypt takes: the first of those that run, as
+            // where there is such a user.
+            self.run_once();
         }
+        Ok(())
     }
 
     fn preferred(&self) -> &PasswordHasher {

@@ -220,10 +220,11 @@ impl AuthSession {
     pub async fn login(&self, user: &User) -> Result<(), AuthError> {
         let mut known = self.gate.0.known.lock().await;
         *known = Known::default();
-        self.auth().login(&self.session, user).await?;
+        // Also where it comes to no end: by then the session may be the user's.
         if let Some(csrf) = &self.csrf {
             csrf.rotate();
         }
+        self.auth().login(&self.session, user).await?;
         known.authentication = Some(Authentication::User(user.clone()));
         Ok(())
     }
