@@ -285,6 +285,24 @@ def test_a_django_beside_it_is_merged_with(kind):
     assert stored(ours) == {"a": 1, "b": 2, "c": 3}
 
 
+class Cart:
+    """An object that is equal to itself alone."""
+
+
+def test_an_object_without_equality_is_saved_again(kind):
+    if kind == "django_redis_json":
+        pytest.skip("it keeps JSON")
+    store = filled(SessionStore, cart=Cart())
+    for name in ("b", "c"):
+        again = SessionStore(store.session_key)
+        again[name] = 1
+        again.save()
+    again.cycle_key()
+    found = stored(again)
+    assert isinstance(found.pop("cart"), Cart)
+    assert found == {"b": 1, "c": 1}
+
+
 def test_settings_say_what_becomes_of_a_conflict(kind):
     one, other = two(SessionStore, count=10)
     with override_settings(SESSION_ON_CONFLICT="error"):

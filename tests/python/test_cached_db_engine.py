@@ -1,7 +1,10 @@
 """The cached_db engine: copies that end with their rows, on every database and kind of cache."""
 
 import contextlib
+import json
 import threading
+from datetime import timedelta
+from unittest import mock
 
 import django
 import pytest
@@ -14,7 +17,7 @@ from django.contrib.sessions.backends.db import SessionStore as DjangoRowStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from stored_sessions import filled, two
@@ -116,6 +119,42 @@ def test_steps_and_statements(cache):
     assert copy_of(store) is None
     assert words(again.delete) == ["DELETE"]
     assert copy_of(again) is None
+
+
+def test_a_copy_that_cannot_be_made_after_a_commit_fails_nobody(cache):
+    store = filled(SessionStore)
+    drop_copy(store)
+    done = []
+    fails = mock.Mock(side_effect=OperationalError("x"))
+    with mock.patch.object(SessionStore, "_read_held", fails), transaction.atomic():
+        assert SessionStore(store.session_key).load() == {"a": 1}
+        transaction.on_commit(lambda: done.append("mail"))
+    assert fails.called
+    assert done == ["mail"]
+
+
+class PlainText:
+    """A text that is the same whenever it is written."""
+
+    def encode(self, data):
+        return json.dumps(data)
+
+    def decode(self, session_data):
+        return json.loads(session_data)
+
+
+def test_a_save_of_the_same_text_moves_the_date_on(cache):
+    class Store(PlainText, SessionStore):
+        pass
+
+    Store.__qualname__ = "SessionStore"
+    store = filled(Store)
+    Session.objects.update(expire_date=django.utils.timezone.now() + timedelta(hours=1))
+    again = Store(store.session_key)
+    assert again["a"] == 1
+    again.save()
+    left = Session.objects.get(pk=store.session_key).expire_date - django.utils.timezone.now()
+    assert left > timedelta(days=13)
 
 
 def test_a_miss_makes_a_copy_that_ends_with_the_row(cache):

@@ -720,6 +720,36 @@ def test_two_tables(database):
     assert not custom.ParentSession.objects.exists()
 
 
+def test_rows_that_hang_on_a_session_go_with_it(database):
+    store_class = store_of(custom.VisitedSession)
+
+    def visited():
+        store = filled(store_class)
+        row = custom.VisitedSession.objects.get(pk=store.session_key)
+        custom.Visit.objects.create(session=row)
+        return store
+
+    store = visited()
+    old = store.session_key
+    store.cycle_key()
+    assert not store_class().exists(old)
+    assert store_class(store.session_key).load() == {"a": 1}
+    visited().flush()
+    visited()
+    custom.VisitedSession.objects.update(expire_date="2020-01-01T00:00:00Z")
+    store_class.clear_expired()
+    assert not custom.VisitedSession.objects.exists()
+    assert not custom.Visit.objects.exists()
+
+
+def test_a_manager_that_asks_otherwise_for_one_row_is_asked(database):
+    store_class = store_of(custom.PickySession)
+    store = filled(store_class)
+    assert store_class(store.session_key).load() == {"a": 1}
+    custom.PickySession.objects.update(refused=True)
+    assert store_class(store.session_key).load() == {}
+
+
 def test_signals_are_sent(database):
     heard = []
 

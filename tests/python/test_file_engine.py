@@ -104,6 +104,19 @@ def test_expired_files(directory):
         assert not abandoned.exists()
 
 
+def test_one_file_that_is_no_good_keeps_no_other(directory):
+    class Small(SessionStore):
+        max_size = 1000
+
+    Small.__qualname__ = "SessionStore"
+    old = [filled(SessionStore, a=number) for number in range(3)]
+    filled(SessionStore, a="a" * 2000)
+    filled(SessionStore, _session_expiry="tomorrow")
+    with frozen(time.time() + 15 * 86400):
+        Small.clear_expired()
+    assert not any(SessionStore().exists(store.session_key) for store in old)
+
+
 def test_what_is_no_session(directory):
     for key in ("../../etc/passwd", "with a space", "ключ-сессии", "ABCDEFGHIJ"):
         store = SessionStore(key)

@@ -19,7 +19,6 @@ holding the row.
 
 from __future__ import annotations
 
-import functools
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -132,7 +131,10 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
             return self._load_row(None)
         if connection.in_atomic_block:
             # A lock would last as long as the transaction around, and stop others.
-            later = functools.partial(self._fill_later, session_key, plan, connection)
+            def later() -> None:
+                # Its name is what Django logs, which a partial has none of.
+                self._fill_later(session_key, plan, connection)
+
             transaction.on_commit(later, using=connection.alias, robust=True)
             return self._load_row(None)
         try:
@@ -155,8 +157,12 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
         return connection.in_atomic_block or connection.get_autocommit()
 
     def _fill_later(self, session_key: str, plan: Plan, connection: BaseDatabaseWrapper) -> None:
-        if not connection.in_atomic_block:
+        if connection.in_atomic_block:
+            return
+        try:
             self._read_held(session_key, plan, connection)
+        except Exception as error:  # noqa: BLE001 - what was committed is done without a copy, too
+            logger.debug("No copy of a session was made: %s", type(error).__name__)
 
     def _read_held(
         self, session_key: str, plan: Plan, connection: BaseDatabaseWrapper

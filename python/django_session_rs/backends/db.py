@@ -128,7 +128,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
         plan = _plan(self.model)
         connection = plan.connection_for_read()
         if not plan.plain_read(connection):
-            return bool(super().exists(session_key))
+            return bool(DjangoSessionStore.exists(self, session_key))
         sql = plan.statements(connection).exists
         return bool(_fetch(connection, sql, (plan.key(session_key, connection),)))
 
@@ -342,10 +342,14 @@ class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
     ) -> None:
         """Go on with a save that others have overtaken."""
         session_key = self.session_key or ""
+        # What was not tried yet cannot be there already: the same text is somebody else's.
+        tried = self._knows_row()
         with turn(session_key):
             for _ in range(MAX_SAVE_TRIES):
                 written = values[plan.data_index]
-                if not self._reconcile(session_key, written, mode, plan, connection):
+                own = written if tried else None
+                tried = True
+                if not self._reconcile(session_key, own, mode, plan, connection):
                     self._saved(written, connection)
                     return
                 found = row(self._session_cache)
@@ -489,7 +493,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
             sql = plan.statements(connection).delete
             _execute(connection, sql, (plan.key(session_key, connection),))
         else:
-            super().delete(session_key)
+            DjangoSessionStore.delete(self, session_key)
 
     def _delete_loaded_row(self, session_key: str) -> bool:
         plan = _plan(self.model)
@@ -500,7 +504,7 @@ class SessionStore(SignedTextSession, DjangoSessionStore):  # pyright: ignore
             return bool(_execute(connection, sql, parameters))
         if self._read() != self._loaded:
             return False
-        super().delete(session_key)
+        DjangoSessionStore.delete(self, session_key)
         return True
 
     # The asynchronous twins: the same work in one hop.
@@ -704,7 +708,7 @@ class Plan:
         self._deletes = (
             self._reads
             and _is_stock(model, ("delete",))
-            and not meta.related_objects
+            and not _leads_elsewhere(meta)
             and not meta.private_fields
         )
         self.three_columns = usual and names == set(COLUMNS)
@@ -828,10 +832,21 @@ def _is_stock(model: type[models.Model], names: Sequence[str]) -> bool:
     )
 
 
+def _leads_elsewhere(meta: Any) -> bool:
+    """Whether rows of other tables belong to a row, hidden ones too, of which Django thinks."""
+    return any(
+        field.auto_created and not field.concrete and (field.one_to_one or field.one_to_many)
+        for field in meta.get_fields(include_hidden=True)
+    )
+
+
 def _is_plain_manager(manager: Any) -> bool:
     return (
         isinstance(manager, models.Manager)
-        and type(manager).get_queryset is models.Manager.get_queryset
+        and all(
+            getattr(type(manager), name) is getattr(models.Manager, name)
+            for name in ("filter", "get", "get_queryset", "using")
+        )
         and getattr(manager, "_queryset_class", None) is models.QuerySet
         and manager._db is None
     )

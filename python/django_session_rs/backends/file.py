@@ -266,7 +266,7 @@ class SessionStore(SignedTextSession, OneHopSession, DjangoSessionStore):  # pyr
                 session_files.remove_abandoned(directory / name)
                 continue
             # One of another user, or one that is being written, is not for us to judge.
-            with suppress(StoreUnavailableError):
+            with suppress(StoreUnavailableError, TypeError, ValueError):
                 cls(key)._read()  # noqa: SLF001 - its own
 
     # The asynchronous twins.

@@ -81,3 +81,32 @@ class ChildSession(ParentSession):
 
     class Meta:
         app_label = "custom_session"
+
+
+class VisitedSession(AbstractBaseSession):
+    """Rows of another table belong to it, of which it knows nothing."""
+
+    class Meta:
+        app_label = "custom_session"
+
+
+class Visit(models.Model):  # noqa: DJ008 - nobody shows it
+    session = models.ForeignKey(VisitedSession, models.CASCADE, related_name="+")
+
+    class Meta:
+        app_label = "custom_session"
+
+
+class PickyManager(BaseSessionManager):
+    def get(self, *args, **kwargs):
+        return super().get(*args, refused=False, **kwargs)
+
+
+class PickySession(AbstractBaseSession):
+    """Its own question for one row."""
+
+    refused = models.BooleanField(default=False)
+    objects = PickyManager()
+
+    class Meta:
+        app_label = "custom_session"
