@@ -5,10 +5,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
+use django_session::auth::hashers::{PasswordHasher, PasswordHashers, Pbkdf2};
 use django_session::auth::{
     Auth, AuthError, AuthSettings, Authentication, PermissionTables, PrimaryKeyType, Refusal,
     UserModel, UserStore as _,
 };
+use django_session::session::session_auth_hash;
 use django_session::store::{MemoryStore, SqlUsers, sqlx};
 use django_session::{SecretKey, Session, SessionKey, SessionSettings, SqlStore};
 use serde_json::Value;
@@ -412,4 +414,51 @@ async fn sessions_are_logged_in_and_out_as_recorded() {
         }
     }
     assert_eq!(kinds.len(), 16, "{kinds:?}");
+}
+
+const MODEL_BACKEND: &str = "django.contrib.auth.backends.ModelBackend";
+
+/// A site whose users are those of a table.
+fn site_of(pool: &sqlx::SqlitePool) -> (Arc<SessionSettings>, Auth) {
+    let key = SecretKey::new(SECRET_KEY).unwrap();
+    let settings = Arc::new(SessionSettings::default().with_secret_key(key));
+    let auth_settings = AuthSettings::new(settings.clone());
+    let auth = Auth::new(SqlUsers::new(pool.clone(), &auth_settings.user_model), auth_settings);
+    (settings, auth)
+}
+
+#[tokio::test]
+async fn a_password_that_is_null_lets_in_none_of_the_sessions_of_before() {
+    let pool = user_table("pbkdf2_sha256$1$salt$hash").await;
+    sqlx::query("UPDATE auth_user SET password = NULL").execute(&pool).await.unwrap();
+    let (settings, auth) = site_of(&pool);
+    let key = SecretKey::new(SECRET_KEY).unwrap();
+    for (hash, is_let_in) in [
+        (session_auth_hash(&key, "pbkdf2_sha256$1$salt$hash"), false),
+        (String::new(), false),
+        // `salted_hmac` makes a text of whatever it is given.
+        (session_auth_hash(&key, "None"), true),
+    ] {
+        let store = Arc::new(MemoryStore::new(settings.codec().unwrap()));
+        let session = Session::new(store, settings.clone(), None);
+        session.insert("_auth_user_id", "42").await.unwrap();
+        session.insert("_auth_user_backend", MODEL_BACKEND).await.unwrap();
+        session.insert("_auth_user_hash", &hash).await.unwrap();
+        let found = auth.get_user(&session).await.unwrap();
+        assert_eq!(found.user().is_some(), is_let_in);
+    }
+    assert!(auth.authenticate("ann", "None").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_password_that_cannot_be_renewed_keeps_nobody_out() {
+    // One iteration is less than today's, so it is to be renewed.
+    let hashers = PasswordHashers::new([PasswordHasher::Pbkdf2Sha256(Pbkdf2::new(1))]).unwrap();
+    let pool = user_table(&hashers.make_password("secret").unwrap()).await;
+    let refused = "CREATE TRIGGER kept BEFORE UPDATE OF password ON auth_user \
+                   BEGIN SELECT RAISE(IGNORE); END";
+    sqlx::raw_sql(refused).execute(&pool).await.unwrap();
+    let (_, auth) = site_of(&pool);
+    assert!(auth.authenticate("ann", "secret").await.unwrap().is_some());
+    assert!(auth.authenticate("ann", "other").await.unwrap().is_none());
 }

@@ -259,6 +259,19 @@ fn what_asks_for_too_much_work_is_refused() {
 }
 
 #[test]
+fn a_name_that_is_not_there_takes_what_one_that_is_takes() {
+    let mut bcrypt = Bcrypt::default();
+    bcrypt.rounds = 4;
+    let hashers = PasswordHashers::new([PasswordHasher::Bcrypt(bcrypt)]).unwrap();
+    let encoded = hashers.make_password("secret").unwrap();
+    let long = "x".repeat(73);
+    // bcrypt refuses it, and then another one is hashed in both cases.
+    let refused = HasherError::PasswordTooLong { limit: 72 };
+    assert_eq!(hashers.check_password(&long, &encoded), Err(refused));
+    assert_eq!(hashers.harden_unknown_user(&long), Ok(()));
+}
+
+#[test]
 fn a_class_of_the_site_s_own_is_an_error_only_where_it_would_run() {
     let path = "site.hashers.Own";
     let custom = |algorithm: Option<&str>| {
