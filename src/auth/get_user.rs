@@ -234,8 +234,10 @@ impl Auth {
             Verdict::Keep => {}
             Verdict::Flush => session.flush().await?,
             Verdict::Upgrade(hash) => {
-                session.cycle_key().await?;
-                session.insert(HASH_KEY, &hash).await?;
+                // Of two requests at the same time the other one has done it, or the user has just left.
+                if session.cycle_key_if_there().await? {
+                    session.insert(HASH_KEY, &hash).await?;
+                }
             }
         }
         Ok(examined.authentication)

@@ -7,7 +7,9 @@ use subtle::ConstantTimeEq;
 use super::Auth;
 use super::error::AuthError;
 use super::get_user::auth_hash;
+use super::primary_key::PrimaryKey;
 use super::user::User;
+use crate::codec::SessionData;
 use crate::session::{BACKEND_KEY, HASH_KEY, Session, USER_ID_KEY};
 
 impl Auth {
@@ -29,10 +31,8 @@ impl Auth {
         self.forget(session).await;
         let data = session.data().await?;
         if data.contains_key(USER_ID_KEY) {
-            let entry = |name| data.get::<Value>(name).ok().flatten().unwrap_or_default();
-            let before =
-                self.settings.user_model.primary_key_type.parse_value(&entry(USER_ID_KEY))?;
-            let stored = entry(HASH_KEY);
+            let before = self.user_id(&data)?;
+            let stored = entry(&data, HASH_KEY);
             let stored = stored.as_str().unwrap_or_default().as_bytes();
             let same_hash = hash.is_empty() || bool::from(stored.ct_eq(hash.as_bytes()));
             // Hashes under fallback keys do not count here.
@@ -61,22 +61,35 @@ impl Auth {
 
     /// Keeps a session logged in whose user has changed the password: it gets another key, and the hash
     /// of the password that `user` has by now. All other sessions of the user end; those that are
-    /// [remembered](Auth::with_user_cache) when that is over.
+    /// [remembered](Auth::with_user_cache) when that is over. The session of somebody else, such as of who
+    /// sets the password of another user, gets another key and stays what it is.
     ///
     /// # Errors
     ///
-    /// [`AuthError::Session`].
+    /// [`AuthError`].
     pub async fn update_session_auth_hash(
         &self,
         session: &Session,
         user: &User,
     ) -> Result<(), AuthError> {
-        self.forget(session).await;
-        session.cycle_key().await?;
-        if let Some(password) = &user.record.password {
+        self.cycle_key(session).await?;
+        let data = session.data().await?;
+        let is_theirs = self.user_id(&data)?.as_ref() == Some(user.pk());
+        if is_theirs && let Some(password) = &user.record.password {
             session.insert(HASH_KEY, &auth_hash(password, &self.settings)?).await?;
         }
         Ok(())
+    }
+
+    /// Gives the session another key, whoever's it is.
+    pub(crate) async fn cycle_key(&self, session: &Session) -> Result<(), AuthError> {
+        self.forget(session).await;
+        Ok(session.cycle_key().await?)
+    }
+
+    /// The primary key of the user whose session it says it is.
+    fn user_id(&self, data: &SessionData) -> Result<Option<PrimaryKey>, AuthError> {
+        Ok(self.settings.user_model.primary_key_type.parse_value(&entry(data, USER_ID_KEY))?)
     }
 
     /// Forgets whose session it was.
@@ -87,4 +100,8 @@ impl Auth {
             cache.forget(&session_key);
         }
     }
+}
+
+fn entry(data: &SessionData, name: &str) -> Value {
+    data.get(name).ok().flatten().unwrap_or_default()
 }

@@ -17,6 +17,10 @@ pub enum DateTime {
 }
 
 impl DateTime {
+    /// The last instant there is here, in whole microseconds as all of Python's: 26 hours before those end.
+    pub(crate) const MAX_INSTANT: Timestamp =
+        Timestamp::constant(Timestamp::MAX.as_second(), 999_999_000);
+
     /// `django.utils.timezone.now()`: whole microseconds, the fraction below is dropped.
     pub fn now(now: Timestamp, use_tz: bool, time_zone: &TimeZone) -> Self {
         let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
@@ -27,7 +31,13 @@ impl DateTime {
     /// year 9999.
     pub fn checked_add(self, duration: SignedDuration) -> Option<Self> {
         match self {
-            Self::Aware(instant) => instant.checked_add(duration).ok().map(Self::Aware),
+            Self::Aware(instant) => {
+                let sum = instant.checked_add(duration).ok().or_else(|| {
+                    let sum = TimeZone::UTC.to_datetime(instant).checked_add(duration);
+                    to_instant(Offset::UTC, sum.ok()?)
+                });
+                sum.map(Self::Aware)
+            }
             Self::Naive(civil) => civil.checked_add(duration).ok().map(Self::Naive),
         }
         .filter(Self::is_in_python_s_range)
@@ -56,7 +66,10 @@ impl DateTime {
     pub fn to_timestamp(self, time_zone: &TimeZone) -> Option<Timestamp> {
         match self {
             Self::Aware(instant) => Some(instant),
-            Self::Naive(civil) => time_zone.to_timestamp(civil).ok(),
+            Self::Naive(civil) => {
+                let instant = time_zone.to_timestamp(civil).ok();
+                instant.or_else(|| to_instant(time_zone.to_offset(Self::MAX_INSTANT), civil))
+            }
         }
     }
 
@@ -98,10 +111,21 @@ impl DateTime {
             None => Some(Self::Naive(civil)),
             Some(offset) => {
                 let offset = parse_offset(offset)?;
-                offset.to_timestamp(civil).ok().map(Self::Aware)
+                to_instant(offset, civil).map(Self::Aware)
             }
         }
     }
+}
+
+/// The instant at which a clock with this offset shows a time.
+///
+/// What is after [`DateTime::MAX_INSTANT`], `datetime.max` above all, becomes that one.
+pub(crate) fn to_instant(offset: Offset, civil: civil::DateTime) -> Option<Timestamp> {
+    offset.to_timestamp(civil).ok().or_else(|| {
+        let seconds = SignedDuration::from_secs(offset.seconds().into());
+        let in_utc = civil.checked_sub(seconds).ok()?;
+        (in_utc.year() == 9999).then_some(DateTime::MAX_INSTANT)
+    })
 }
 
 /// `YYYY-MM-DD`, `YYYYMMDD`, `YYYY-Www[-D]` or `YYYYWww[D]`, and what follows.
@@ -233,7 +257,13 @@ mod tests {
                 "{text}"
             );
         }
+        for never in ["9999-12-31T23:59:59.999999+00:00", "9999-12-31T20:00:00-03:59"] {
+            let read = DateTime::fromisoformat(never).map(DateTime::isoformat);
+            assert_eq!(read.as_deref(), Some("9999-12-30T22:00:00.999999+00:00"), "{never}");
+            assert_eq!(DateTime::fromisoformat(never), DateTime::fromisoformat(&read.unwrap()));
+        }
         for bad in [
+            "9999-12-31T23:00:00-01:00",
             "",
             "300",
             "soon",

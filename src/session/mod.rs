@@ -510,7 +510,26 @@ impl Session {
     /// [`SessionError::is_interrupted`] if the session of a user was deleted meanwhile: somebody has
     /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
-        self.cycle(true).await
+        let mut state = self.inner.state.lock().await;
+        let done = self.cycle(&mut state, true).await;
+        end_if_interrupted(&mut state, &done);
+        done
+    }
+
+    /// As [`Session::cycle_key`], but if there is no such session any more nothing becomes of this object,
+    /// nor of what it holds; false then.
+    #[cfg(feature = "auth")]
+    pub(crate) async fn cycle_key_if_there(&self) -> Result<bool, SessionError> {
+        let mut state = self.inner.state.lock().await;
+        self.load(&mut state).await?;
+        let before = state.clone();
+        match self.cycle(&mut state, true).await {
+            Err(error) if error.is_interrupted() => {
+                *state = before;
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
     }
 
     /// As [`Session::cycle_key`], but if others have saved the session since it was loaded, it keeps its
@@ -521,12 +540,13 @@ impl Session {
     /// [`StoreError::Conflict`] then, and those of [`Session::cycle_key`].
     #[cfg(feature = "python")]
     pub(crate) async fn cycle_key_unless_changed(&self) -> Result<(), SessionError> {
-        self.cycle(false).await
+        let mut state = self.inner.state.lock().await;
+        let done = self.cycle(&mut state, false).await;
+        end_if_interrupted(&mut state, &done);
+        done
     }
 
-    async fn cycle(&self, merges: bool) -> Result<(), SessionError> {
-        let mut state = self.inner.state.lock().await;
-        let state = &mut *state;
+    async fn cycle(&self, state: &mut SessionState, merges: bool) -> Result<(), SessionError> {
         if self.inner.store.is_in_key() {
             self.save_locked(state).await?;
             return Ok(());
@@ -570,11 +590,7 @@ impl Session {
                     self.create_locked(state).await?;
                     return Ok(());
                 }
-                Ok(None) => {
-                    state.clear();
-                    state.session_key = None;
-                    return Err(StoreError::Update.into());
-                }
+                Ok(None) => return Err(StoreError::Update.into()),
                 Ok(Some(stored)) if merges => state.merge(stored, on_conflict),
                 Ok(Some(stored)) if state.is_snapshot_of(&stored) => state.adopt(stored),
                 Ok(Some(_)) => break,
@@ -641,7 +657,6 @@ impl Session {
                 if let Some(new) = state.session_key.take() {
                     self.inner.store.delete(&new).await?;
                 }
-                state.clear();
                 return Err(StoreError::Update.into());
             };
             if let Some(before) = before.filter(|before| *before.data != *found.data) {
@@ -810,6 +825,15 @@ impl Session {
         let cookie_age = self.settings().cookie_age;
         let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
         Ok(SessionRecord { session_key, data, expire_date, revision })
+    }
+}
+
+/// Ends a session that others have deleted. As in Django after such a save, the object is left with a key
+/// that leads nowhere: the client keeps the cookie, which may have become another session's meanwhile.
+fn end_if_interrupted<T>(state: &mut SessionState, done: &Result<T, SessionError>) {
+    if matches!(done, Err(error) if error.is_interrupted()) {
+        state.clear();
+        state.session_key = Some(SessionKey::generate());
     }
 }
 

@@ -125,8 +125,11 @@ impl CachedDbStore {
             record
         });
         match filled.await {
-            // It has one try, and waits for whoever writes the row. To read it takes neither.
+            // It has one try, and may wait for whoever writes the row. To read it takes neither.
             Err(error) if error.is_outage() => self.row(session_key, now, None).await,
+            // There is none, or somebody is writing it, who is not waited for, or it has another spelling,
+            // under which nobody would take a copy away.
+            Ok(None) if self.db.may_pass_over() => self.row(session_key, now, None).await,
             filled => filled,
         }
     }

@@ -193,13 +193,14 @@ impl MovingStore {
                 Err(StoreError::Conflict | StoreError::Update) => {}
                 Err(error) => return Err(error),
             }
-            // It was another one. Whoever saved the session last sees to the copy.
+            // It was another one. Whoever saved the session last sees to the copy. In this order: a copy
+            // that was there before is none of somebody who has saved it later.
+            copy = self.look_at_copy(record).await?;
             match as_it_is(&*self.new, &record.session_key, any_time(record)).await? {
                 None => return done(OldCopy::Absent),
                 Some(now) if now.revision() != saved.revision => return done(OldCopy::Unknown),
                 Some(_) => {}
             }
-            copy = self.look_at_copy(record).await?;
             give_way().await;
         }
         Err(StoreError::Conflict)

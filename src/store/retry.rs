@@ -1,6 +1,6 @@
 //! When an operation is tried again by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a failure means for another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +16,25 @@ pub(super) enum Failure {
 
 /// As many connections as a pool may have kept, and one.
 const MAX_BROKEN: u32 = 16;
+/// That a connection is broken shows at once, but for new ones to a server that is away.
+const MAX_TIME: Duration = Duration::from_secs(5);
 const MAX_ROLLED_BACK: u32 = 8;
 /// The longest wait before the first try after a deadlock; it grows with their number.
 const WAIT: Duration = Duration::from_millis(4);
 
 /// The tries of one operation, which can be repeated without harm: a write of the same value, or of a
 /// value in place of a certain other one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tries {
     broken: u32,
     rolled_back: u32,
+    begun: Instant,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self { broken: 0, rolled_back: 0, begun: Instant::now() }
+    }
 }
 
 impl Tries {
@@ -34,7 +43,7 @@ impl Tries {
         match failure {
             Failure::Broken => {
                 self.broken += 1;
-                self.broken <= MAX_BROKEN
+                self.broken <= MAX_BROKEN && self.begun.elapsed() < MAX_TIME
             }
             Failure::RolledBack => {
                 self.rolled_back += 1;

@@ -12,11 +12,11 @@ use django_session::auth::{
 };
 use django_session::session::session_auth_hash;
 use django_session::store::{MemoryStore, SqlUsers, sqlx};
-use django_session::{SecretKey, Session, SessionKey, SessionSettings, SqlStore};
+use django_session::{SecretKey, Session, SessionKey, SessionSettings, SessionStore, SqlStore};
 use serde_json::Value;
 
 use crate::differential::SECRET_KEY;
-use crate::stores::server;
+use crate::stores::{Place, server};
 use crate::vectors::{self, Tally, text};
 
 /// `tests/auth_peer.py`.
@@ -461,4 +461,79 @@ async fn a_password_that_cannot_be_renewed_keeps_nobody_out() {
     let (_, auth) = site_of(&pool);
     assert!(auth.authenticate("ann", "secret").await.unwrap().is_some());
     assert!(auth.authenticate("ann", "other").await.unwrap().is_none());
+}
+
+/// Django's `update_session_auth_hash` asks whether `request.user == user`.
+#[tokio::test]
+async fn the_password_of_somebody_else_leaves_a_session_whose_it_is() {
+    let pool = user_table("pbkdf2_sha256$1$salt$hash").await;
+    let (settings, auth) = site_of(&pool);
+    let ann = auth.user_by_name("ann", MODEL_BACKEND).await.unwrap().unwrap();
+    for id in [Some("41"), Some("42"), None] {
+        let store = Arc::new(MemoryStore::new(settings.codec().unwrap()));
+        let session = Session::new(store.clone(), settings.clone(), None);
+        session.insert("cart", &1).await.unwrap();
+        if let Some(id) = id {
+            session.insert("_auth_user_id", id).await.unwrap();
+            session.insert("_auth_user_backend", MODEL_BACKEND).await.unwrap();
+            session.insert("_auth_user_hash", "theirs").await.unwrap();
+        }
+        session.save().await.unwrap();
+        let before = session.data().await.unwrap();
+        let session_key = session.session_key().await;
+
+        auth.update_session_auth_hash(&session, &ann).await.unwrap();
+        assert!(session.session_key().await != session_key, "{id:?}");
+        let is_theirs = id == Some("42");
+        assert_eq!(session.data().await.unwrap() == before, !is_theirs, "{id:?}");
+        assert_eq!(auth.get_user(&session).await.unwrap().user().is_some(), is_theirs, "{id:?}");
+    }
+}
+
+/// Of two requests that come with a hash under an old key each wants to renew it.
+#[tokio::test]
+async fn two_requests_that_renew_a_hash_both_have_the_user() {
+    let password = "pbkdf2_sha256$1$salt$hash";
+    let pool = user_table(password).await;
+    let mut settings = SessionSettings::default()
+        .with_secret_key(SecretKey::new("the key of today, which is long enough").unwrap());
+    settings.secret_key_fallbacks = vec![SecretKey::new(SECRET_KEY).unwrap()];
+    let settings = Arc::new(settings);
+    let auth_settings = AuthSettings::new(settings.clone());
+    let auth = Auth::new(SqlUsers::new(pool, &auth_settings.user_model), auth_settings);
+    let hash = session_auth_hash(&SecretKey::new(SECRET_KEY).unwrap(), password);
+    let places = Place::all().await;
+    let mut stores: Vec<Arc<dyn SessionStore>> =
+        vec![Arc::new(MemoryStore::new(settings.codec().unwrap()))];
+    for place in &places {
+        stores.push(Arc::new(place.store().await));
+    }
+    for store in stores {
+        let first = Session::new(store.clone(), settings.clone(), None);
+        first.insert("_auth_user_id", "42").await.unwrap();
+        first.insert("_auth_user_backend", MODEL_BACKEND).await.unwrap();
+        first.insert("_auth_user_hash", &hash).await.unwrap();
+        first.save().await.unwrap();
+        let key = first.session_key().await;
+        let [one, other] =
+            [0, 1].map(|_| Session::new(store.clone(), settings.clone(), key.clone()));
+        other.data().await.unwrap();
+        for session in [&one, &other] {
+            assert!(auth.get_user(session).await.unwrap().user().is_some());
+        }
+        one.save().await.unwrap();
+        assert!(one.session_key().await != key);
+        // It changes nothing, so that its response says nothing of the cookie.
+        assert!(!other.modified().await);
+        assert_eq!(other.session_key().await, key);
+        other.insert("late", &1).await.unwrap();
+        assert!(other.save().await.unwrap_err().is_interrupted());
+        // Whoever does it by hand is interrupted, and keeps the cookie too.
+        let third = Session::new(store.clone(), settings.clone(), one.session_key().await);
+        third.data().await.unwrap();
+        one.flush().await.unwrap();
+        assert!(third.cycle_key().await.unwrap_err().is_interrupted());
+        assert!(third.session_key().await.is_some());
+        assert!(third.save().await.unwrap_err().is_interrupted());
+    }
 }

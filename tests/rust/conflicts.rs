@@ -252,8 +252,11 @@ async fn a_user_who_logged_out_does_not_come_back_under_a_new_key() {
     logout.flush().await.unwrap();
     assert!(password_change.cycle_key().await.unwrap_err().is_interrupted());
     assert!(site.store.session_keys().is_empty());
-    assert!(password_change.is_empty().await);
-    assert!(!password_change.contains_key("_auth_user_id").await.unwrap());
+    // Nothing is left of it. The key leads nowhere, so that the cookie is left to whoever logged out.
+    assert!(password_change.data().await.unwrap().is_empty());
+    assert_ne!(password_change.session_key().await, Some(key));
+    assert!(password_change.save().await.unwrap_err().is_interrupted());
+    assert!(site.store.session_keys().is_empty());
 }
 
 #[tokio::test]

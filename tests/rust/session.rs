@@ -10,7 +10,7 @@ use django_session::session::{
     session_auth_hash_with, verify_session_auth_hash, verify_session_auth_hash_with,
 };
 use django_session::signing::Algorithm;
-use django_session::store::MemoryStore;
+use django_session::store::{FileStore, MemoryStore};
 use django_session::{
     DateTime, Expiry, Session, SessionData, SessionError, SessionKey, SessionSettings,
     SessionStore, StoreError,
@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::formats;
+use crate::stores::{self, Kind, Place};
 use crate::vectors::{self, Tally, text, to_python_json};
 
 /// A clock that stands still until it is moved.
@@ -744,4 +745,55 @@ async fn a_session_beyond_the_limit_is_an_error_and_stays() {
     }
     assert_eq!(session.session_key().await, Some(key.clone()));
     assert_eq!(store.row(&key).unwrap().0, text);
+}
+
+/// What `set_expiry(datetime.max)` of Django leaves, in the session and in the row: it never ends.
+#[tokio::test]
+async fn a_session_until_the_end_of_time_is_one() {
+    let places = Place::all().await;
+    let directory = tempfile::tempdir().unwrap();
+    for settings in [stores::settings(), stores::naive_settings()] {
+        let (text, zone) = if settings.use_tz {
+            ("9999-12-31T23:59:59.999999+00:00", "+00")
+        } else {
+            ("9999-12-31T23:59:59.999999", "")
+        };
+        let settings = Arc::new(settings);
+        let codec = settings.codec().unwrap();
+        let file = FileStore::new(directory.path(), codec).with_settings(&settings);
+        let mut all: Vec<(Arc<dyn SessionStore>, Option<&Place>)> = vec![(Arc::new(file), None)];
+        for place in &places {
+            all.push((Arc::new(place.store_for(&settings).await), Some(place)));
+        }
+        for (store, place) in all {
+            let what = place.map(|place| place.kind);
+            let session = Session::new(store.clone(), settings.clone(), None);
+            session.insert(EXPIRY_KEY, text).await.unwrap();
+            session.save().await.unwrap();
+            let key = session.session_key().await;
+            if let Some(place) = place {
+                let zone = if place.kind == Kind::Postgres { zone } else { "" };
+                let end = format!(
+                    "UPDATE {{table}} SET expire_date = '9999-12-31 23:59:59.999999{zone}' \
+                     WHERE session_key = '{}'",
+                    key.as_ref().unwrap().as_str()
+                );
+                place.execute(&end).await;
+            }
+            for number in 0..2 {
+                let again = Session::new(store.clone(), settings.clone(), key.clone());
+                assert!(again.get::<String>(EXPIRY_KEY).await.unwrap().is_some(), "{what:?}");
+                assert!(
+                    again.expiry_age().await.unwrap() > SignedDuration::from_hours(24),
+                    "{what:?}"
+                );
+                again.insert("number", &number).await.unwrap();
+                again.save().await.unwrap();
+                store.clear_expired(settings.datetime(Timestamp::now())).await.unwrap();
+            }
+            let last =
+                store.load(&key.unwrap(), settings.datetime(Timestamp::now())).await.unwrap();
+            assert_eq!(last.unwrap().data.get::<String>(EXPIRY_KEY).unwrap().unwrap(), text);
+        }
+    }
 }

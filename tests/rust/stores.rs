@@ -93,7 +93,7 @@ impl Place {
         self.store_for(&settings()).await
     }
 
-    async fn store_for(&self, settings: &SessionSettings) -> SqlStore {
+    pub(crate) async fn store_for(&self, settings: &SessionSettings) -> SqlStore {
         // Who runs all tests at once on two cores may wait for a connection.
         let url = format!("{}?acquire_timeout=60", self.url);
         SqlStore::connect(&url, settings).await.unwrap().with_table(&self.table)
@@ -904,6 +904,34 @@ async fn no_error_shows_a_password() {
         let store = place.store().await;
         let password = rest.split([':', '@']).nth(1).unwrap();
         assert!(!format!("{store:?} {:?}", store.pool()).contains(password));
+    }
+}
+
+/// These servers have no TLS, so whoever wants to know whom it speaks to cannot speak to them.
+#[tokio::test]
+async fn a_root_certificate_is_asked_for() {
+    let refused = |error: ConnectError| matches!(error, ConnectError::Url(_));
+    for (kind, option, none) in [
+        (Kind::Postgres, "sslrootcert", "sslmode=disable"),
+        (Kind::MySql, "ssl-ca", "ssl-mode=disabled"),
+    ] {
+        let Some(place) = Place::without_table(kind) else { continue };
+        let connect = async |options: String| {
+            let url = format!("{}?acquire_timeout=60&{options}", place.url);
+            SqlStore::connect(&url, &settings()).await
+        };
+        assert!(connect(String::from(none)).await.is_ok(), "{kind:?}");
+        let error = connect(format!("{option}=/nowhere.pem")).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Connect(_)), "{kind:?}");
+        let error = connect(format!("{option}=/nowhere.pem&{none}")).await.unwrap_err();
+        assert!(refused(error), "{kind:?}");
+    }
+    for scheme in ["redis", "redis+cluster"] {
+        let url = format!("{scheme}://localhost?ca=/nowhere.pem");
+        assert!(
+            refused(django_session::store::connect(&url, &settings()).await.err().unwrap()),
+            "{scheme}"
+        );
     }
 }
 

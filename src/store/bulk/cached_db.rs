@@ -69,10 +69,14 @@ impl BulkStore for CachedBulk {
         self.table.bulk_create(sessions).await
     }
 
-    /// Copies are forgotten of all of them: one that was missed is another session by now, or none.
+    /// Before and after, as of what is deleted: a row that has been changed is not met again, so nobody would
+    /// forget a copy of before. Copies are forgotten of all of them: one that was missed is another session by
+    /// now, or none.
     async fn bulk_update(&self, changes: &[Change<'_>]) -> Result<Vec<usize>, StoreError> {
+        let keys = || changes.iter().map(|it| it.stored.session_key.as_str()).collect();
+        self.forget(keys()).await?;
         let missed = self.table.bulk_update(changes).await?;
-        self.forget(changes.iter().map(|it| it.stored.session_key.as_str()).collect()).await?;
+        self.forget(keys()).await?;
         Ok(missed)
     }
 

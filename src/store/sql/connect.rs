@@ -29,6 +29,9 @@ impl SqlStore {
     /// | `acquire_timeout` | 5 | seconds to wait for one of them |
     /// | `timeout` | 5 | seconds that a statement may take |
     ///
+    /// A root certificate (`sslrootcert`, `ssl-ca`) is asked for: with one the server has to have a
+    /// certificate of that authority (`verify-ca`), and with `sslmode=verify-full` the right name too.
+    ///
     /// All connections but one rest for ten milliseconds beside the pool after each use, for the next
     /// one. Whoever takes connections out of [`SqlStore::pool`] may wait as long.
     ///
@@ -132,16 +135,45 @@ async fn sqlite(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
 async fn postgres(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
     let options: sqlx::postgres::PgConnectOptions = parse(url)?;
     // PgBouncer refuses this parameter, and no floating-point number is ever read.
-    let options = options.extra_float_digits(None);
+    let mut options = options.extra_float_digits(None);
+    if root_certificate(url).is_some() {
+        use sqlx::postgres::PgSslMode as Mode;
+        options = match options.get_ssl_mode() {
+            Mode::Disable | Mode::Allow => return Err(unused_certificate("sslmode")),
+            Mode::Prefer | Mode::Require => options.ssl_mode(Mode::VerifyCa),
+            Mode::VerifyCa | Mode::VerifyFull => options,
+        };
+    }
     let pool = server_pool(url)?.connect_with(options).await;
     Ok(SqlPool::Postgres(pool.map_err(failed)?))
 }
 
 #[cfg(feature = "mysql")]
 async fn mysql(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
-    let options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
+    let mut options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
+    if root_certificate(url).is_some() {
+        use sqlx::mysql::MySqlSslMode as Mode;
+        options = match options.get_ssl_mode() {
+            Mode::Disabled => return Err(unused_certificate("ssl-mode")),
+            Mode::Preferred | Mode::Required => options.ssl_mode(Mode::VerifyCa),
+            Mode::VerifyCa | Mode::VerifyIdentity => options,
+        };
+    }
     let pool = server_pool(url)?.connect_with(options).await;
     Ok(SqlPool::MySql(pool.map_err(failed)?))
+}
+
+/// Who vouches for the server. To the drivers it says nothing unless the mode asks for it, and libpq and
+/// the clients of MySQL take it for a wish to know.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn root_certificate(url: &StoreUrl) -> Option<&str> {
+    ["sslrootcert", "ssl-root-cert", "sslca", "ssl-ca"].into_iter().find_map(|name| url.text(name))
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn unused_certificate(name: &'static str) -> ConnectError {
+    let expected = "one that asks for TLS where there is a root certificate";
+    UrlError::InvalidOption { name, expected }.into()
 }
 
 fn parse<Options: std::str::FromStr<Err = sqlx::Error>>(

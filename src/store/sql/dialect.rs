@@ -81,13 +81,14 @@ impl Dialect {
             .into(),
             #[cfg(feature = "cache")]
             load_held: format!(
-                "SELECT session_data, {expire_date} FROM {table} \
+                "SELECT session_data, {expire_date}, session_key FROM {table} \
                  WHERE session_key = {first} AND expire_date > {}{}",
                 time(second),
-                // MariaDB has no other words for it. SQLite locks the whole database beforehand.
+                // Whoever writes the row is not waited for. MySQL and MariaDB have no words for that which
+                // the other one and older ones know. SQLite locks the whole database beforehand.
                 match self {
                     Self::MySql => " LOCK IN SHARE MODE",
-                    Self::Postgres => " FOR SHARE",
+                    Self::Postgres => " FOR SHARE SKIP LOCKED",
                     Self::Sqlite => "",
                 },
             )
@@ -238,7 +239,7 @@ pub(super) struct Statements {
 pub(in crate::store) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime> {
     match DateTime::fromisoformat(text)? {
         DateTime::Naive(civil) if zone.use_tz => {
-            TimeZone::UTC.to_timestamp(civil).ok().map(DateTime::Aware)
+            DateTime::Naive(civil).to_timestamp(&TimeZone::UTC).map(DateTime::Aware)
         }
         time => Some(time),
     }
@@ -250,7 +251,7 @@ pub(in crate::store) fn decode_text(zone: &Zone, text: &str) -> Option<DateTime>
 pub(in crate::store) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
     const YEAR_2000: i64 = 946_684_800_000_000;
     let instant = Timestamp::from_microsecond(micros.saturating_add(YEAR_2000))
-        .unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX });
+        .unwrap_or(if micros < 0 { Timestamp::MIN } else { DateTime::MAX_INSTANT });
     if zone.use_tz {
         DateTime::Aware(instant)
     } else {
@@ -262,7 +263,9 @@ pub(in crate::store) fn decode_micros(zone: &Zone, micros: i64) -> DateTime {
 /// what Django leaves to it with `USE_TZ=False`: of two instants that show the same time the later
 /// (Python takes the earlier), and a time that the clock skips is moved forward.
 fn postgres_instant(civil: civil::DateTime, time_zone: &TimeZone) -> Option<Timestamp> {
-    time_zone.to_ambiguous_timestamp(civil).later().ok()
+    let instant = time_zone.to_ambiguous_timestamp(civil).later().ok();
+    // As what is read: west of Greenwich these are in the next year, which PostgreSQL does not mind.
+    instant.or_else(|| (civil.year() == 9999).then_some(DateTime::MAX_INSTANT))
 }
 
 /// `str()` of Python's `datetime`: microseconds only if there are any, always six digits.
@@ -399,7 +402,7 @@ mod tests {
     fn no_number_of_microseconds_panics() {
         let zone = new_york(true);
         assert_eq!(decode_micros(&zone, 1), aware("2000-01-01T00:00:00.000001Z"));
-        assert_eq!(decode_micros(&zone, i64::MAX), DateTime::Aware(Timestamp::MAX));
+        assert_eq!(decode_micros(&zone, i64::MAX), DateTime::Aware(DateTime::MAX_INSTANT));
         assert_eq!(decode_micros(&zone, i64::MIN), DateTime::Aware(Timestamp::MIN));
         // Twice the same time on the wall, an hour apart.
         let hour = 3_600_000_000;

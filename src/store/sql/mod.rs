@@ -445,6 +445,20 @@ impl SqlStore {
         }))
     }
 
+    /// Whether `load_held` may find no session where there is one: somebody is saving or deleting it, or to
+    /// the collation of MySQL this is another spelling of its key.
+    #[cfg(feature = "cache")]
+    pub(super) const fn may_pass_over(&self) -> bool {
+        match self.pool {
+            #[cfg(feature = "mysql")]
+            SqlPool::MySql(_) => true,
+            #[cfg(feature = "postgres")]
+            SqlPool::Postgres(_) => true,
+            #[cfg(feature = "sqlite")]
+            SqlPool::Sqlite(_) => false,
+        }
+    }
+
     /// As `load`, and lets `hold` run while nobody can save or delete the session.
     #[cfg(feature = "cache")]
     pub(super) async fn load_held<T, F: Future<Output = T> + Send>(
@@ -468,11 +482,13 @@ impl SqlStore {
                     let query = sqlx::query(statement).persistent(self.persistent);
                     let row = query.bind(key).bind(now).fetch_optional(&mut *transaction).await?;
                     let found = match row {
-                        Some(row) => match self.read(session_key, &row)? {
-                            Ok(record) => Ok(Some(hold(record).await)),
-                            Err(error) => Err(error),
-                        },
-                        None => Ok(None),
+                        Some(row) if row.try_get_unchecked::<&str, _>(2)? == key => {
+                            match self.read(session_key, &row)? {
+                                Ok(record) => Ok(Some(hold(record).await)),
+                                Err(error) => Err(error),
+                            }
+                        }
+                        _ => Ok(None),
                     };
                     // There is nothing to be committed, and the caller need not wait for the end.
                     drop(transaction);
