@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import connections, models, router
 from django.views.decorators.debug import sensitive_variables
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["store_url"]
 
-COLUMNS = {"session_key", "session_data", "expire_date"}
+COLUMNS = {
+    "session_key": models.CharField,
+    "session_data": models.TextField,
+    "expire_date": models.DateTimeField,
+}
 
 #: Options of the drivers that mean nothing to another connection, or nothing that is stored.
 PASSED_OVER = {
@@ -103,11 +107,11 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
     connection = connections[router.db_for_write(model)]
     if connection.vendor not in SCHEMES:
         return None
-    fields = {field.column for field in model._meta.concrete_fields}
-    if fields != COLUMNS:
+    # A field of another class may store something else than what it is given.
+    if {field.column: type(field) for field in model._meta.concrete_fields} != COLUMNS:
         raise ImproperlyConfigured(
             "The native engine writes the three columns of Django's own session model; use "
-            "'django_session_rs.backends.db' for a model with others."
+            "'django_session_rs.backends.db' for a model with others, or with fields of its own."
         )
     return connection_url(connection, table=model._meta.db_table)
 

@@ -281,7 +281,11 @@ def test_a_rotation_after_a_logout_ends_the_session_of_a_user(cache):
     one.flush()
     with pytest.raises(SessionInterrupted):
         other.cycle_key()
-    assert other.session_key is None
+    # The cookie stays, which another request may have renewed.
+    assert not other.exists(other.session_key)
+    assert not other.is_empty()
+    with pytest.raises(UpdateError):
+        other.save()
     assert Session.objects.count() == 0
     assert SessionStore(key).load() == {}
     # Even if the copy that was read has outlived its row.
@@ -317,6 +321,51 @@ def test_a_logout_that_meets_a_reader_leaves_no_copy(cache, monkeypatch):
         assert copy_of(store) is None
         monkeypatch.undo()
         assert SessionStore(store.session_key).load() == {}
+
+
+def test_who_writes_the_row_is_not_waited_for(cache):
+    if connections["default"].vendor == "sqlite":
+        pytest.skip("one who reads without the lock is not stopped there")
+    store = filled(SessionStore)
+    drop_copy(store)
+    writing, done = threading.Event(), threading.Event()
+
+    def write():
+        with transaction.atomic():
+            other = DjangoRowStore(store.session_key)
+            other["b"] = 2
+            other.save()
+            writing.set()
+            assert done.wait(20)
+
+    thread, errors = in_thread(write)
+    try:
+        assert writing.wait(20)
+        seen = []
+        reader, failed = in_thread(lambda: seen.append(SessionStore(store.session_key).load()))
+        reader.join(10)
+        assert not reader.is_alive()
+        assert failed == []
+        assert seen == [{"a": 1}]
+        # What is written next would not take it away.
+        assert copy_of(store) is None
+    finally:
+        done.set()
+        thread.join()
+    assert errors == []
+    assert SessionStore(store.session_key).load() == {"a": 1, "b": 2}
+    assert copy_of(store) == {"a": 1, "b": 2}
+
+
+def test_no_copy_is_made_under_another_spelling_of_the_key(cache):
+    """MySQL finds a row in any, the cache does not: nobody would take such a copy away."""
+    store = filled(SessionStore)
+    drop_copy(store)
+    other = SessionStore(store.session_key.upper())
+    assert other.load() == DjangoRowStore(store.session_key.upper()).load()
+    assert caches["default"].get(store.cache_key_prefix + store.session_key.upper()) is None
+    store.delete()
+    assert SessionStore(store.session_key.upper()).load() == {}
 
 
 def test_a_logout_between_a_row_and_its_copy_leaves_no_copy(cache, monkeypatch):

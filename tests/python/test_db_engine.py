@@ -720,6 +720,19 @@ def test_two_tables(database):
     assert not custom.ParentSession.objects.exists()
 
 
+def test_a_field_of_another_class_stores_what_it_likes(database):
+    store = filled(store_of(custom.SoonSession))
+    rows = custom.SoonSession.objects
+    latest = django_timezone.now() + timedelta(hours=1)
+    assert rows.get().expire_date <= latest
+    for write in (store.save, store.cycle_key):
+        rows.update(expire_date=latest + timedelta(days=9))
+        store["b"] = 2
+        write()
+        assert rows.get().expire_date <= django_timezone.now() + timedelta(hours=1)
+        assert type(store)(store.session_key).load() == {"a": 1, "b": 2}
+
+
 def test_rows_that_hang_on_a_session_go_with_it(database):
     store_class = store_of(custom.VisitedSession)
 

@@ -231,7 +231,10 @@ def test_who_logs_out_while_another_logs_in_is_logged_out(pair, way, opened):
         opened(way, key).flush()
         with pytest.raises(SessionInterrupted):
             session.cycle_key()
-        assert session.session_key is None
+        # The cookie stays, which another request may have renewed.
+        assert not session.exists(session.session_key)
+        with pytest.raises(UpdateError):
+            session.save()
 
 
 def test_two_requests_both_keep_what_they_changed(pair, write, way, opened):
@@ -473,7 +476,8 @@ class World:
         self.key = filled(engine(ONE if start != "new" else OTHER))
         if start == "copied":
             copied = engine(OTHER)(self.key)
-            copied.update(SECRET)
+            # To look whether it is there would take its key away.
+            copied._session_cache = {**SECRET}
             copied.save(must_create=True)
         self.acknowledged = []
 
@@ -692,6 +696,38 @@ def test_both_directions_side_by_side_lose_nothing(start):
             ]
             interleave(actors, order)
             world.check_gone()
+
+
+def test_a_copy_is_not_replaced_by_what_was_before_it(monkeypatch):
+    """Between the two looks of who sees to the copy again somebody else saves the session."""
+    with two_caches():
+        world = World("copied", "both")
+        way = world.forth
+        late = way(world.key)
+        assert late["secret"] == "tea"
+        late["b"] = 2
+        real, calls = way._copy_beside, []
+
+        def looking(self, key):
+            calls.append(self)
+            if len(calls) == 2:
+                other = way(world.key)
+                other["c"] = 3
+                other.save()
+            found = yield from real(self, key)
+            if len(calls) == 1:
+                # Somebody who has saved the session before is slow with its copy.
+                beside = engine(way.moving_from)(world.key)
+                beside["slow"] = True
+                beside.save()
+            return found
+
+        monkeypatch.setattr(way, "_copy_beside", looking)
+        late.save()
+        monkeypatch.undo()
+        assert len(calls) > 1
+        assert stored(way.moving_to, world.key) == {**SECRET, "b": 2, "c": 3}
+        assert stored(way.moving_from, world.key) == {**SECRET, "b": 2, "c": 3}
 
 
 # Outages.

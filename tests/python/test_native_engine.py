@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from conftest import database_of, wanted
+from custom_session import models as custom
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
@@ -34,6 +35,7 @@ from django_session_rs.exceptions import (
     StoreUnavailableError,
 )
 from django_session_rs.merge import MISSING
+from django_session_rs.store_url import store_url
 
 HAS_ASYNC = hasattr(SessionBase, "asave")
 LOGIN = {"_auth_user_id": "7", "_auth_user_hash": "0" * 64}
@@ -294,7 +296,11 @@ def test_a_logout_wins(theirs):
     with pytest.raises(SessionInterrupted) as ended:
         rotated.cycle_key()
     assert isinstance(ended.value, UpdateError)
-    assert rotated.session_key is None
+    # The cookie stays, which another request may have renewed.
+    assert not rotated.exists(rotated.session_key)
+    assert not rotated.is_empty()
+    with pytest.raises(UpdateError):
+        rotated.save()
     assert content(rotated) == {}
     assert not theirs().exists(key)
 
@@ -880,6 +886,16 @@ def test_settings_that_cannot_be_met_are_named(databases):
         pytest.raises(ImproperlyConfigured, match=r"backends\.cache"),
     ):
         SessionStore("abcdefgh").load()
+
+
+def test_a_model_with_more_than_django_s_fields_is_refused(databases):
+    for alias in databases:
+        with database_of(alias):
+            if connections["default"].vendor == "sqlite":
+                continue
+            for model in (custom.AccountSession, custom.SoonSession):
+                with pytest.raises(ImproperlyConfigured, match=r"backends\.db"):
+                    store_url(lambda model=model: model)
 
 
 def test_sqlite_is_left_to_django(sqlite_database):

@@ -181,3 +181,32 @@ def test_the_engine_says_where_the_sessions_are(
 def test_a_cache_that_nobody_else_reaches_is_an_error() -> None:
     with pytest.raises(CommandError, match="cannot be reached from outside"):
         command.site_store_url()
+
+
+def test_an_engine_of_the_site_s_own_is_what_it_is_derived_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    redis = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://h:1"}
+    own = "    cache_key_prefix = 'own'\n"
+    for number, (base, body, expected) in enumerate(
+        [
+            ("django.contrib.sessions.backends.cached_db", "    pass\n", "&cache_url=redis"),
+            ("django_session_rs.backends.cached_db", "    pass\n", "&cache_url=redis"),
+            ("django_session_rs.backends.native", "    pass\n", "redis://other"),
+            ("django.contrib.sessions.backends.db", "    pass\n", "?table=django_session"),
+            ("django.contrib.sessions.backends.cache", own, None),
+            ("django_session_rs.backends.cached_db", own, None),
+        ]
+    ):
+        module = f"engine_{number}"
+        text = f"from {base} import SessionStore as Base\n\n\nclass SessionStore(Base):\n{body}"
+        (tmp_path / f"{module}.py").write_text(text)
+        with override_settings(
+            SESSION_ENGINE=module, CACHES={"default": redis}, SESSION_STORE_URL="redis://other"
+        ):
+            if expected is None:
+                with pytest.raises(CommandError, match="cache_key_prefix of its own"):
+                    command.site_store_url()
+            else:
+                assert expected in str(command.site_store_url())

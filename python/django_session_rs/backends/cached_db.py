@@ -140,9 +140,10 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
         try:
             found = self._read_held(session_key, plan, connection)
         except DatabaseError:
-            # It has one try, and waits for whoever writes the row. To read it takes neither.
+            # It has one try, and may wait for whoever writes the row. To read it takes neither.
             return self._load_row(None)
         if found is None:
+            # There is none, or it has another spelling, or nobody waits for who is writing it.
             return self._load_row(None)
         stored, data, entry = found
         if "_session_cache" not in self.__dict__:
@@ -174,8 +175,9 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
             plan.key(session_key, connection),
         )
         with _holding(connection):
-            for stored, expires, alive in db._fetch(connection, sql, parameters):
-                if alive:
+            for key, stored, expires, alive in db._fetch(connection, sql, parameters):
+                # To MySQL other spellings are equal, under which nobody would take a copy away.
+                if alive and str(key) == session_key:
                     data = self.decode(stored)
                     expire_date = plan.python_date(expires, connection)
                     timeout = self.get_expiry_age(expiry=expire_date)

@@ -282,9 +282,13 @@ class MergingSession(SessionBase):
         self._touched = frozenset()
 
     def _end(self) -> None:
-        """Have no session any more."""
+        """Have no session any more, but a key that leads nowhere, as after a save that failed.
+
+        Without a key the cookie would be deleted, which another request may just have renewed.
+        """
         self.clear()
-        self._session_key = None
+        self._forget()
+        self._session_key = new_session_key()
 
     def _merge(
         self,

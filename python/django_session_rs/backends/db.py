@@ -651,11 +651,10 @@ class Statements:
         self.rotate = f"UPDATE {table} SET {columns[0]} = %s, {assignments} WHERE {key} = %s"
         self.rotate_loaded = self.rotate + is_loaded
         # Even in a transaction that has looked at the row before, a row is locked as it is now.
-        self.load_held = f"SELECT {data}, {expires}, {expires} > %s FROM {table} WHERE {key} = %s"
-        # MariaDB has no other words for it. SQLite locks the whole database beforehand.
-        self.load_held += {"mysql": " LOCK IN SHARE MODE", "postgresql": " FOR SHARE"}.get(
-            connection.vendor, ""
+        self.load_held = (
+            f"SELECT {key}, {data}, {expires}, {expires} > %s FROM {table} WHERE {key} = %s"
         )
+        self.load_held += _share_lock(connection)
         self.load_latest = self.load + ("" if connection.vendor == "sqlite" else " FOR UPDATE")
         self.delete = f"DELETE FROM {table} WHERE {key} = %s"
         self.delete_loaded = self.delete + is_loaded
@@ -665,6 +664,23 @@ class Statements:
 
 
 COLUMNS = ("session_key", "session_data", "expire_date")
+STOCK_FIELDS = (models.CharField, models.TextField, models.DateTimeField)
+
+
+def _share_lock(connection: BaseDatabaseWrapper) -> str:
+    """Return what keeps others from writing the selected rows, and passes over those that are held.
+
+    SQLite locks the whole database beforehand.
+    """
+    if connection.vendor == "sqlite":
+        return ""
+    mysql: Any = connection
+    is_mariadb = connection.vendor == "mysql" and mysql.mysql_is_mariadb
+    lock = " LOCK IN SHARE MODE" if is_mariadb else " FOR SHARE"
+    if connection.features.has_select_for_update_skip_locked:
+        return f"{lock} SKIP LOCKED"
+    return lock
+
 
 #: How many rows that have expired one statement deletes, if each expired at a time of its own.
 CLEARED_ROWS = 1000
@@ -711,7 +727,11 @@ class Plan:
             and not _leads_elsewhere(meta)
             and not meta.private_fields
         )
-        self.three_columns = usual and names == set(COLUMNS)
+        # Fields of another class may store something else than what they are given.
+        self.three_columns = names == set(COLUMNS) and all(
+            type(meta.get_field(name)) is kind
+            for name, kind in zip(COLUMNS, STOCK_FIELDS, strict=True)
+        )
         # Where the text is among the columns.
         self.data_index = (
             [field.name for field in self.fields].index("session_data") if usual else 0

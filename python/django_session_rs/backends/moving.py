@@ -498,11 +498,12 @@ class SessionStore(SignedTextSession):
             with suppress(_OvertakenError):
                 yield from self._replace(beside)
                 return
-            # It was another one. Whoever saved the session last sees to the copy.
+            # It was another one. Whoever saved the session last sees to the copy. In this order: a
+            # copy that was there before is none of somebody who has saved it later.
+            beside = yield from self._copy_beside(key)
             now = yield from self._look(TO, key)
             if now is None or not self._is_same(now.data, self._session_cache):
                 return
-            beside = yield from self._copy_beside(key)
             yield (None,)
         raise SessionConflictError
 

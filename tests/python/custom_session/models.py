@@ -1,9 +1,11 @@
 """Session models as projects write them."""
 
+from datetime import timedelta
 from typing import ClassVar
 
 from django.contrib.sessions.base_session import AbstractBaseSession, BaseSessionManager
 from django.db import models
+from django.utils import timezone
 
 
 class AccountSession(AbstractBaseSession):
@@ -107,6 +109,23 @@ class PickySession(AbstractBaseSession):
 
     refused = models.BooleanField(default=False)
     objects = PickyManager()
+
+    class Meta:
+        app_label = "custom_session"
+
+
+class SoonField(models.DateTimeField):
+    """A date that is an hour from now at most."""
+
+    def pre_save(self, model_instance, add):
+        latest = timezone.now() + timedelta(hours=1)
+        return min(super().pre_save(model_instance, add), latest)
+
+
+class SoonSession(AbstractBaseSession):
+    """Django's columns, one of them with a field of its own."""
+
+    expire_date = SoonField(db_index=True)
 
     class Meta:
         app_label = "custom_session"

@@ -33,6 +33,9 @@ __all__ = ["Command"]
 #: What Django itself makes of the arguments, wherever they stand.
 DJANGO_OPTIONS = ("--settings", "--pythonpath")
 
+#: Where the engines are that an engine of a site may be derived from.
+ENGINES = ("django.contrib.sessions.backends", "django_session_rs.backends")
+
 
 class Command(BaseCommand):
     """Hands its arguments to ``django-session``, and the settings in variables and a file."""
@@ -137,15 +140,18 @@ def _key(key: str | bytes) -> str:
 @sensitive_variables()
 def site_store_url() -> str | None:
     """Return the address of the sessions of this site, by ``SESSION_ENGINE``."""
-    engine = settings.SESSION_ENGINE
-    name = engine.rpartition(".")[2]
-    if name == "native":
+    engine = import_module(settings.SESSION_ENGINE).SessionStore
+    name = _kind(engine)
+    is_native = name == "native"
+    if is_native:
         name = getattr(settings, "SESSION_STORE_URL", "db")
         if ":" in name:
             return str(name)
     if name == "file":
         path = getattr(settings, "SESSION_FILE_PATH", None) or tempfile.gettempdir()
         return f"file:{quote(os.fspath(path))}"
+    if name in ("cache", "cached_db") and not is_native:
+        _check_cache(engine)
     if name == "cache":
         return cache_table_url() or store_url.cache_url()
     if name == "moving":
@@ -154,7 +160,7 @@ def site_store_url() -> str | None:
             "environment to the address of one of them."
         )
     # An engine of the site's own may have sessions in a table, too.
-    model = getattr(import_module(engine).SessionStore, "get_model_class", None)
+    model = getattr(engine, "get_model_class", None)
     url = table_url(model()) if model else None
     if url is None or name != "cached_db":
         return url
@@ -167,6 +173,29 @@ def site_store_url() -> str | None:
             f"to the address of the table if that is meant. ({error})"
         ) from error
     return f"{url}&{urlencode({'cache_url': cache}, quote_via=quote)}"
+
+
+def _kind(engine: type[Any]) -> str | None:
+    """Name the engine, Django's or of this package, that an engine is or is derived from."""
+    for base in engine.__mro__:
+        package, _, name = base.__module__.rpartition(".")
+        if package in ENGINES and name != "base":
+            return name
+    return None
+
+
+def _check_cache(engine: type[Any]) -> None:
+    """Refuse an engine of the site's own that has another cache, or other keys in it."""
+    if engine.__module__.rpartition(".")[0] in ENGINES:
+        return
+    session = engine()
+    has_own = getattr(session, "_cache", None) is not caches[settings.SESSION_CACHE_ALIAS]
+    prefix = import_module(f"django.contrib.sessions.backends.{_kind(engine)}").KEY_PREFIX
+    if has_own or getattr(session, "cache_key_prefix", prefix) != prefix:
+        raise CommandError(
+            "The engine of this site has a cache or a cache_key_prefix of its own, which its "
+            "settings do not tell: set SESSION_STORE_URL in the environment to its address."
+        )
 
 
 @sensitive_variables()
