@@ -83,7 +83,7 @@ impl Arguments {
             Ended::Complete
         };
         let seconds = begun.elapsed().as_secs();
-        output.write(&self.summary(&deleted, ended, seconds))?;
+        output.report(&self.summary(&deleted, ended, seconds))?;
         match ended {
             Ended::Complete => Ok(()),
             Ended::Stopped => Err(CliError::Stopped("run it again to go on")),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
 
 use super::error::CliError;
 use super::objects::{Dropped, Kinds, Objects};
@@ -20,6 +21,8 @@ use crate::store::bulk::{self, BulkStore, Coding, OpenError, Opened, Place, Stor
 /// How often an outage is waited for, and how long at first.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
+/// How far apart ends are that are the same: Redis counts milliseconds from when it was told.
+pub(super) const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// What happens to a session that the target has already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -287,6 +290,13 @@ impl Copier {
     }
 
     fn decision(&self, carried: &Carried, found: &StoredSession) -> Decision {
+        let now = Timestamp::now();
+        let end = |date: DateTime| date.to_timestamp(&self.settings.time_zone);
+        let has_expired = |date| end(date).is_some_and(|end| end <= now);
+        // Nobody is given it any more, so it is as good as not there.
+        if has_expired(found.expire_date) && !has_expired(carried.stored.expire_date) {
+            return Decision::Write(carried.opened.data.clone(), carried.stored.expire_date);
+        }
         let opened = self.target.coding().open(found);
         let theirs = opened.as_ref().ok();
         decide(
@@ -413,18 +423,21 @@ fn decide(
     let Some(theirs) = theirs else {
         return if policy == Policy::Keep { Decision::Keep } else { write() };
     };
-    if is_same(ours.data, theirs.data) {
+    let holds_same = is_same(ours.data, theirs.data);
+    if holds_same && is_same_end(ours.expire_date, theirs.expire_date, settings) {
         return Decision::Same;
     }
     let instant = |date: DateTime| date.to_timestamp(&settings.time_zone);
     let is_newer = match (ours.signed_at, theirs.signed_at) {
-        (Some(ours), Some(theirs)) => ours > theirs,
+        (Some(ours), Some(theirs)) if !holds_same => ours > theirs,
+        // The end may have been moved without another signature.
         _ => instant(ours.expire_date) > instant(theirs.expire_date),
     };
     match policy {
         Policy::Replace => write(),
         Policy::Newer if is_newer => write(),
         Policy::Keep | Policy::Newer => Decision::Keep,
+        Policy::Merge if holds_same && !is_newer => Decision::Keep,
         // What one user left there is none of another's business.
         Policy::Merge if are_of_two_users(ours.data, theirs.data) => {
             if is_newer {
@@ -452,6 +465,13 @@ fn decide(
 
 fn are_of_two_users(one: &SessionData, other: &SessionData) -> bool {
     matches!((bulk::user(one), bulk::user(other)), (Some(one), Some(other)) if one != other)
+}
+
+/// Whether two sessions end at the same time, or nearly so.
+pub(super) fn is_same_end(one: DateTime, other: DateTime, settings: &SessionSettings) -> bool {
+    let instant = |date: DateTime| date.to_timestamp(&settings.time_zone);
+    let ends = instant(one).zip(instant(other));
+    ends.is_some_and(|(one, other)| one.duration_since(other).abs() <= TOLERANCE)
 }
 
 /// Whether two sessions hold the same, one perhaps as JSON and the other out of a pickle.

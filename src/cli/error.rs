@@ -89,6 +89,12 @@ pub(super) enum CliError {
     /// An option is not for such a store.
     #[error("{0} are for stores whose sessions can be listed: databases, Redis and files")]
     NotThere(&'static str),
+    /// An option asks for what only signatures tell.
+    #[error(
+        "{0} are for stores whose sessions are signed, databases and files: a cache does not note when \
+         a session was saved, nor a key"
+    )]
+    NotSigned(&'static str),
     /// Nothing says where the users are.
     #[error(
         "the users are not where the sessions are: give the address of their database by --users or \
@@ -168,6 +174,7 @@ impl CliError {
             | Self::CookieArgument
             | Self::NoStore { .. }
             | Self::NotThere(_)
+            | Self::NotSigned(_)
             | Self::NothingSelected
             | Self::NoUsers
             | Self::SameStore

@@ -41,6 +41,7 @@ impl Arguments {
     pub(super) async fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let settings = Arc::new(self.site.settings()?);
         let store = self.site.connect(&settings).await?;
+        self.select.check(store.coding())?;
         let now = Timestamp::now();
         let from = (!self.expired).then(|| settings.datetime(now));
         let filter = Filter { expires_from: from, ..Filter::default() };
@@ -57,7 +58,7 @@ impl Arguments {
             let mut text = String::new();
             for session in &sessions {
                 let found = coding.open(session);
-                if select.takes(session, &found, now) {
+                if select.takes(session, &found, now) == Some(true) {
                     let listed = Listed::new(session, &found, &coding, &settings, now);
                     let key = keys.then_some(session.session_key.as_str());
                     text.push_str(&if json { listed.to_json(key) } else { listed.to_text(key) });

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::checkpoint::Checkpoint;
-use super::copy::{Choice, Copied, Copier, Policy, again, is_same};
+use super::copy::{Choice, Copied, Copier, Policy, TOLERANCE, again, is_same, is_same_end};
 use super::error::CliError;
 use super::handle::handle;
 use super::keys::KeyArguments;
@@ -150,7 +150,7 @@ impl Arguments {
             None => None,
             Some(path) => Some(Arc::new(Checkpoint::open(path, self.subject(&from, &to))?)),
         };
-        let is_resumed = checkpoint.as_ref().is_some_and(|it| it.is_resumed());
+        let rejected = checkpoint.as_ref().and_then(|it| it.rejected());
         let estimate = source.estimate().await?;
         let replicas = self.replicas.watch(&to).await?;
         let walk = Walk {
@@ -168,7 +168,7 @@ impl Arguments {
             dropped: Dropped::default(),
             dry_run: self.how.dry_run,
             copied: Copied::default(),
-            rejects: Arc::new(Rejects::new(self.how.rejects.as_deref(), is_resumed)?),
+            rejects: Arc::new(Rejects::new(self.how.rejects.as_deref(), rejected)?),
         });
         let coding = Arc::new(source.coding().clone());
         let progress = Progress::new("migrate", estimate.sessions, self.work.quiet());
@@ -177,11 +177,14 @@ impl Arguments {
             let (copier, coding) = (Arc::clone(&working), Arc::clone(&reading));
             async move { copier.copy(sessions, &coding).await }
         };
-        let ended = walk.run(&progress, work).await?;
+        let mut ended = walk.run(&progress, work).await?;
         drop(progress);
         let mut verified = None;
         if self.how.verify && ended == Ended::Complete {
-            verified = Some(self.verify(&walk, &copier, &settings, estimate.sessions).await?);
+            verified = self.verify(&walk, &copier, &settings, estimate.sessions).await?;
+            if verified.is_none() {
+                ended = Ended::Stopped;
+            }
         }
         if ended == Ended::Complete
             && let Some(checkpoint) = &checkpoint
@@ -196,7 +199,7 @@ impl Arguments {
             from: source.name(),
             to: target.name(),
         };
-        output.write(&if self.how.json { summary.to_json() } else { summary.to_text() })?;
+        output.report(&if self.how.json { summary.to_json() } else { summary.to_text() })?;
         source.close().await;
         target.close().await;
         replicas.close().await;
@@ -217,14 +220,14 @@ impl Arguments {
         )
     }
 
-    /// Compares what is in both stores.
+    /// Compares what is in both stores; none if it was stopped.
     async fn verify(
         &self,
         walk: &Walk,
         copier: &Arc<Copier>,
         settings: &SessionSettings,
         expected: Option<u64>,
-    ) -> Result<Verified, CliError> {
+    ) -> Result<Option<Verified>, CliError> {
         let walk = Walk::new(&walk.store, walk.filter, &walk.arguments, &walk.stop);
         let progress = Progress::new("verify", expected, self.work.quiet());
         let counts = Arc::new(Compared::default());
@@ -236,13 +239,13 @@ impl Arguments {
             let (source, settings) = (Arc::clone(&source), Arc::clone(&settings));
             async move { compare(&copier, &sum, &source, &settings, sessions).await }
         };
-        walk.run(&progress, work).await?;
+        let ended = walk.run(&progress, work).await?;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Ok(Verified {
+        Ok((ended == Ended::Complete).then(|| Verified {
             equal: get(&counts.equal),
             different: get(&counts.different),
             missing: get(&counts.missing),
-        })
+        }))
     }
 }
 
@@ -268,8 +271,6 @@ async fn compare(
     settings: &SessionSettings,
     sessions: Vec<StoredSession>,
 ) -> Result<(), CliError> {
-    /// Redis counts milliseconds from when it was told.
-    const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
     let keys: Vec<&str> = sessions.iter().map(|it| it.session_key.as_str()).collect();
     let found = again(|| copier.target.bulk_get(&keys)).await?;
     let now = Timestamp::now();
@@ -286,11 +287,9 @@ async fn compare(
             }
             None => &sum.missing,
             Some(found) => {
-                let is_same_end = end(session.expire_date)
-                    .zip(end(found.expire_date))
-                    .is_some_and(|(one, other)| one.duration_since(other).abs() <= TOLERANCE);
+                let ends_same = is_same_end(session.expire_date, found.expire_date, settings);
                 let theirs = copier.target.coding().open(found);
-                if is_same_end && theirs.is_ok_and(|it| is_same(&opened.data, &it.data)) {
+                if ends_same && theirs.is_ok_and(|it| is_same(&opened.data, &it.data)) {
                     &sum.equal
                 } else {
                     &sum.different

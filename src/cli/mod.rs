@@ -182,7 +182,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = result.and_then(|()| output.flush());
     match result {
         Ok(()) => 0,
-        // Whoever read has read enough.
+        // Whoever read has read enough. What has more to tell than its output writes a report.
         Err(error) if error.is_broken_pipe() => 0,
         Err(error) => {
             // What was found has been said.

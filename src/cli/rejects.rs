@@ -1,5 +1,6 @@
 //! What could not be done, with the reason: counted, and written to a file if somebody wants it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -13,6 +14,30 @@ use super::error::CliError;
 use super::handle::handle;
 use crate::store::bulk::StoredSession;
 
+/// How many sessions, by what is wrong with them.
+pub(super) type Reasons = BTreeMap<String, u64>;
+
+tokio::task_local! {
+    /// What is noted while a batch is worked on.
+    static OF_BATCH: RefCell<Reasons>;
+}
+
+/// Does something, and tells what was noted meanwhile.
+pub(super) async fn counted<T>(work: impl Future<Output = T>) -> (T, Reasons) {
+    let counted = async move {
+        let done = work.await;
+        (done, OF_BATCH.with(RefCell::take))
+    };
+    OF_BATCH.scope(RefCell::default(), counted).await
+}
+
+/// Adds what was noted elsewhere.
+pub(super) fn merge(reasons: &mut Reasons, more: &Reasons) {
+    for (reason, number) in more {
+        *reasons.entry(reason.clone()).or_default() += number;
+    }
+}
+
 /// Sessions that a command passed over.
 #[derive(Debug)]
 pub(super) struct Rejects(Mutex<State>);
@@ -21,21 +46,22 @@ pub(super) struct Rejects(Mutex<State>);
 struct State {
     /// Without a buffer, so that a checkpoint is never ahead of it.
     file: Option<File>,
-    reasons: BTreeMap<String, u64>,
+    reasons: Reasons,
 }
 
 impl Rejects {
-    /// Writes them to this file, after what another run has written if that is gone on with.
-    pub(super) fn new(path: Option<&Path>, is_resumed: bool) -> Result<Self, CliError> {
+    /// Writes them to this file, after what another run has written and counted if that is gone on with.
+    pub(super) fn new(path: Option<&Path>, resumed: Option<Reasons>) -> Result<Self, CliError> {
         let open = |path| {
             let file = OpenOptions::new().append(true).create(true).open(path)?;
-            if !is_resumed {
+            if resumed.is_none() {
                 file.set_len(0)?;
             }
             Ok(file)
         };
         let file = path.map(open).transpose().map_err(CliError::State)?;
-        Ok(Self(Mutex::new(State { file, reasons: BTreeMap::new() })))
+        let reasons = resumed.unwrap_or_default();
+        Ok(Self(Mutex::new(State { file, reasons })))
     }
 
     /// Forgets them, before everything is looked at again.
@@ -61,11 +87,13 @@ impl Rejects {
             });
             file.write_all(format!("{line}\n").as_bytes()).map_err(CliError::State)?;
         }
+        // Some have no batches.
+        let _ = OF_BATCH.try_with(|it| *it.borrow_mut().entry(reason.clone()).or_default() += 1);
         *state.reasons.entry(reason).or_default() += 1;
         Ok(())
     }
 
-    pub(super) fn reasons(&self) -> BTreeMap<String, u64> {
+    pub(super) fn reasons(&self) -> Reasons {
         self.state().reasons.clone()
     }
 

@@ -1,5 +1,6 @@
 //! `django-session revoke`: sessions end, wherever they are kept.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use super::copy::again;
 use super::error::CliError;
 use super::output::{Output, grouped};
 use super::progress::Progress;
+use super::rejects::{Reasons, Rejects};
 use super::replicas::ReplicaArguments;
 use super::select::SelectArguments;
 use super::site::SiteArguments;
@@ -59,6 +61,7 @@ impl Arguments {
         }
         let settings = self.site.settings()?;
         let store = self.site.connect(&settings).await?;
+        self.select.check(store.coding())?;
         let now = Timestamp::now();
         let filter = Filter { expires_from: Some(settings.datetime(now)), ..Filter::default() };
         let replicas = self.replicas.watch(&self.site.url()?).await?;
@@ -69,22 +72,33 @@ impl Arguments {
         let expected = store.estimate().await?.sessions;
         let select = Arc::new(self.select.clone());
         let coding = Arc::new(store.coding().clone());
+        let rejects = Arc::new(Rejects::new(None, None)?);
         let mut total = 0;
         let mut passes = 0;
-        let ended = loop {
+        let (ended, left) = loop {
             passes += 1;
+            rejects.begin()?;
             let progress = Progress::new("revoke", expected, self.work.quiet());
             let count = Arc::new(AtomicU64::new(0));
             let (store, sum, dry_run) = (Arc::clone(&store), Arc::clone(&count), self.dry_run);
             let (select, coding) = (Arc::clone(&select), Arc::clone(&coding));
+            let unreadable = Arc::clone(&rejects);
             // Whoever saves a session makes it young again, and signs it anew; its user stays the same.
             let unchanged = self.select.older_than.is_some() || self.select.fallback.is_some();
             let work = move |sessions: Vec<StoredSession>| {
                 let (store, sum) = (Arc::clone(&store), Arc::clone(&sum));
                 let (select, coding) = (Arc::clone(&select), Arc::clone(&coding));
+                let unreadable = Arc::clone(&unreadable);
                 async move {
-                    let is_meant = |it: &&StoredSession| select.takes(it, &coding.open(it), now);
-                    let meant: Vec<_> = sessions.iter().filter(is_meant).collect();
+                    let mut meant = Vec::new();
+                    for session in &sessions {
+                        let found = coding.open(session);
+                        match (select.takes(session, &found, now), found) {
+                            (Some(true), _) => meant.push(session),
+                            (None, Err(error)) => unreadable.add(session, &error)?,
+                            _ => {}
+                        }
+                    }
                     let gone = if dry_run || meant.is_empty() {
                         meant.len() as u64
                     } else {
@@ -98,27 +112,74 @@ impl Arguments {
             let found = count.load(Ordering::Relaxed);
             total += found;
             if ended == Ended::Stopped || self.dry_run || found == 0 || passes == PASSES {
-                break ended;
+                break (ended, if self.dry_run { 0 } else { found });
             }
         };
         store.close().await;
         replicas.close().await;
-        let is_complete = ended == Ended::Complete;
-        output.write(&if self.json {
-            let document = json!({
-                "django_session_revoke": 1,
-                "dry_run": self.dry_run,
-                "complete": is_complete,
-                "passes": passes,
-                "revoked": total,
-            });
-            format!("{document}\n")
-        } else {
-            let count = grouped(usize::try_from(total).unwrap_or(usize::MAX));
-            let would = if self.dry_run { "would end" } else { "have ended" };
-            let end = if is_complete { "" } else { " so far; run it again to go on" };
-            format!("{count} sessions {would}{end}\n")
-        })?;
-        if is_complete { Ok(()) } else { Err(CliError::Stopped("run it again to go on")) }
+        let summary = Summary {
+            dry_run: self.dry_run,
+            complete: ended == Ended::Complete,
+            passes,
+            revoked: total,
+            left,
+            unreadable: rejects.reasons(),
+        };
+        output.report(&if self.json { summary.to_json() } else { summary.to_text() })?;
+        summary.result()
+    }
+}
+
+struct Summary {
+    dry_run: bool,
+    complete: bool,
+    passes: u32,
+    revoked: u64,
+    /// What the last pass still found.
+    left: u64,
+    unreadable: Reasons,
+}
+
+impl Summary {
+    fn to_json(&self) -> String {
+        let document = json!({
+            "django_session_revoke": 1,
+            "dry_run": self.dry_run,
+            "complete": self.complete,
+            "passes": self.passes,
+            "revoked": self.revoked,
+            "found_in_last_pass": self.left,
+            "unreadable": self.unreadable,
+        });
+        format!("{document}\n")
+    }
+
+    fn to_text(&self) -> String {
+        let count = |number: u64| grouped(usize::try_from(number).unwrap_or(usize::MAX));
+        let would = if self.dry_run { "would end" } else { "have ended" };
+        let end = if self.complete { "" } else { " so far; run it again to go on" };
+        let mut text = format!("{} sessions {would}{end}\n", count(self.revoked));
+        for (reason, number) in &self.unreadable {
+            let _ = writeln!(text, "{} sessions cannot be read: {reason}", count(*number));
+        }
+        text
+    }
+
+    fn result(&self) -> Result<(), CliError> {
+        if !self.complete {
+            return Err(CliError::Stopped("run it again to go on"));
+        }
+        let unreadable: u64 = self.unreadable.values().sum();
+        if unreadable > 0 {
+            return Err(CliError::Partial(format!(
+                "{unreadable} sessions cannot be read, so that nobody knows whether they are meant; they go on"
+            )));
+        }
+        if self.left > 0 {
+            return Err(CliError::Partial(
+                "the last pass still found sessions that were meant: run it again".to_owned(),
+            ));
+        }
+        Ok(())
     }
 }

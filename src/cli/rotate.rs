@@ -137,7 +137,7 @@ impl Arguments {
             dropped: Dropped::default(),
             dry_run: self.report.dry_run,
             counts: Counts::default(),
-            rejects: Rejects::new(self.report.rejects.as_deref(), false)?,
+            rejects: Rejects::new(self.report.rejects.as_deref(), None)?,
         });
         // Whoever had loaded a session before it was rotated may save it afterwards, as it was.
         let mut passes = 0;
@@ -159,7 +159,7 @@ impl Arguments {
             }
         };
         let summary = rotation.summary(name, passes, ended);
-        output.write(&if self.report.json { summary.to_json() } else { summary.to_text() })?;
+        output.report(&if self.report.json { summary.to_json() } else { summary.to_text() })?;
         if let Some(users) = &rotation.users {
             users.close().await;
         }
@@ -197,8 +197,7 @@ struct Rotation {
     codec: SessionCodec,
     auth: AuthSettings,
     users: Option<BulkUsers>,
-    /// The password of a user, none if there is no such user.
-    known: Mutex<HashMap<PrimaryKey, Option<Arc<str>>>>,
+    known: Mutex<Known>,
     /// None if forms stay as they are.
     convert: Option<Objects>,
     dropped: Dropped,
@@ -228,6 +227,37 @@ impl Counts {
 
 fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// The passwords of users, none where there is no such user.
+type Passwords = HashMap<PrimaryKey, Option<Arc<str>>>;
+
+/// Passwords that have been asked for, so many at most.
+struct Known {
+    passwords: Passwords,
+    most: usize,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { passwords: Passwords::new(), most: USERS }
+    }
+}
+
+impl Known {
+    /// Those of these users that are known.
+    fn of<'a>(&self, users: impl IntoIterator<Item = &'a PrimaryKey>) -> Passwords {
+        let known = users.into_iter().filter_map(|user| self.passwords.get_key_value(user));
+        known.map(|(user, password)| (user.clone(), password.clone())).collect()
+    }
+
+    /// Remembers more; whoever has been given some keeps those.
+    fn add(&mut self, more: &Passwords) {
+        if self.passwords.len() + more.len() > self.most {
+            self.passwords.clear();
+        }
+        self.passwords.extend(more.iter().map(|(user, found)| (user.clone(), found.clone())));
+    }
 }
 
 /// What is to be done about a session.
@@ -289,11 +319,11 @@ impl Rotation {
                 }
             }
         }
-        self.learn(opened.iter().flatten()).await?;
+        let known = self.learn(opened.iter().flatten()).await?;
         let mut tasks = Vec::new();
         for (index, found) in opened.into_iter().enumerate() {
             let Some(found) = found else { continue };
-            match self.task(&sessions[index], found, coding) {
+            match self.task(&sessions[index], found, coding, &known) {
                 Ok(Some(task)) => tasks.push((index, task)),
                 Ok(None) => {}
                 Err(error) => self.rejects.add(&sessions[index], &error)?,
@@ -337,8 +367,9 @@ impl Rotation {
         session: &StoredSession,
         opened: Opened,
         coding: &Coding,
+        known: &Passwords,
     ) -> Result<Option<Task>, OpenError> {
-        let login = self.login(&opened.data);
+        let login = self.login(&opened.data, known);
         add(&self.counts.ended, usize::from(login == Login::Ended));
         let rehash = login == Login::Old;
         let is_old = matches!(opened.key, Some(KeyMatch::Fallback(_)));
@@ -366,7 +397,7 @@ impl Rotation {
             return Ok(Some(task));
         }
         let Opened { mut data, signed_at, format, serializer, .. } = opened;
-        if rehash && let Some(hash) = self.new_hash(&data) {
+        if rehash && let Some(hash) = self.new_hash(&data, known) {
             data.insert(HASH_KEY, &hash)?;
         }
         task.value = match coding {
@@ -399,7 +430,7 @@ impl Rotation {
         self.auth.user_model.primary_key_type.parse_value(&id).ok().flatten()
     }
 
-    fn login(&self, data: &SessionData) -> Login {
+    fn login(&self, data: &SessionData, known: &Passwords) -> Login {
         if self.users.is_none() || !data.contains_key(USER_ID_KEY) {
             return Login::None;
         }
@@ -408,7 +439,7 @@ impl Rotation {
         if stored.is_empty() {
             return Login::None;
         }
-        let Some(password) = self.known().get(&user).cloned().flatten() else {
+        let Some(password) = known.get(&user).cloned().flatten() else {
             return Login::Ended;
         };
         let algorithms = self.auth.hash_algorithms.iter().copied();
@@ -420,38 +451,35 @@ impl Rotation {
     }
 
     /// What the site would store at a login now.
-    fn new_hash(&self, data: &SessionData) -> Option<String> {
-        let password = self.known().get(&self.user(data)?).cloned().flatten()?;
+    fn new_hash(&self, data: &SessionData, known: &Passwords) -> Option<String> {
+        let password = known.get(&self.user(data)?).cloned().flatten()?;
         let algorithm = *self.auth.hash_algorithms.first()?;
         let key = self.auth.session.secret_key.as_ref()?;
         Some(session_auth_hash_with(algorithm, key, &password))
     }
 
-    /// Asks for the passwords of users that are not known yet.
-    async fn learn<'a>(&self, opened: impl Iterator<Item = &'a Opened>) -> Result<(), CliError> {
-        let Some(users) = &self.users else { return Ok(()) };
-        let wanted: HashSet<PrimaryKey> = {
-            let known = self.known();
-            let wanted = opened.filter_map(|it| self.user(&it.data));
-            wanted.filter(|user| !known.contains_key(user)).collect()
-        };
+    /// The passwords of the users of a batch; asks for those that are not known yet.
+    async fn learn(&self, opened: impl Iterator<Item = &Opened>) -> Result<Passwords, CliError> {
+        let Some(users) = &self.users else { return Ok(Passwords::new()) };
+        let all: HashSet<PrimaryKey> = opened.filter_map(|it| self.user(&it.data)).collect();
+        let mut known = self.known().of(&all);
+        let wanted: Vec<PrimaryKey> =
+            all.into_iter().filter(|user| !known.contains_key(user)).collect();
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(known);
         }
-        let wanted: Vec<PrimaryKey> = wanted.into_iter().collect();
         let mut found = users.passwords(&wanted).await?;
-        let mut known = self.known();
-        if known.len() + wanted.len() > USERS {
-            known.clear();
-        }
-        for user in wanted {
+        let with_password = |user: PrimaryKey| {
             let password = found.remove(&user).map(Arc::from);
-            known.insert(user, password);
-        }
-        Ok(())
+            (user, password)
+        };
+        let more: Passwords = wanted.into_iter().map(with_password).collect();
+        self.known().add(&more);
+        known.extend(more);
+        Ok(known)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<PrimaryKey, Option<Arc<str>>>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -555,5 +583,28 @@ impl Summary {
             return Err(CliError::Partial("some sessions are still saved under an old key".into()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Known, Passwords};
+    use crate::auth::PrimaryKeyType;
+
+    #[test]
+    fn a_batch_keeps_its_users_while_others_are_forgotten() {
+        let user = |id: u8| PrimaryKeyType::Text.parse(&id.to_string()).unwrap().unwrap();
+        let password = |id| (user(id), Some(Arc::from("hash")));
+        let mut known = Known { most: 2, ..Known::default() };
+        known.add(&Passwords::from([password(1), password(2)]));
+        let mut batch = known.of(&[user(1), user(3)]);
+        // Whoever asks for more makes room.
+        let more = Passwords::from([password(3)]);
+        known.add(&more);
+        batch.extend(more);
+        assert!(known.of(&[user(1), user(2)]).is_empty());
+        assert!(batch.contains_key(&user(1)) && batch.contains_key(&user(3)));
     }
 }

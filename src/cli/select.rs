@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::error::CliError;
 use super::handle::handle;
 use super::output::{Table, duration, repr};
 use crate::codec::KeyMatch;
@@ -76,15 +77,27 @@ impl SelectArguments {
             && self.larger_than.is_none()
     }
 
-    /// Whether a session is meant; opened only if that has to be known.
+    /// That the store can tell what is asked for.
+    ///
+    /// # Errors
+    ///
+    /// If the time of saving or the key is asked for, and nothing is signed there.
+    pub(super) fn check(&self, coding: &Coding) -> Result<(), CliError> {
+        if !coding.is_signed() && (self.older_than.is_some() || self.fallback.is_some()) {
+            return Err(CliError::NotSigned("--older-than and --fallback"));
+        }
+        Ok(())
+    }
+
+    /// Whether a session is meant; none if it is the session that would tell, and cannot be read.
     pub(super) fn takes(
         &self,
         session: &StoredSession,
         found: &Result<Opened, OpenError>,
         now: Timestamp,
-    ) -> bool {
+    ) -> Option<bool> {
         if self.larger_than.is_some_and(|bytes| session.value.len() <= bytes) {
-            return false;
+            return Some(false);
         }
         if !self.session.is_empty() || !self.except.is_empty() {
             let handle = handle(&session.session_key);
@@ -92,7 +105,7 @@ impl SelectArguments {
             if !self.session.is_empty() && !self.session.iter().any(is)
                 || self.except.iter().any(is)
             {
-                return false;
+                return Some(false);
             }
         }
         let asks = !self.user.is_empty()
@@ -100,11 +113,12 @@ impl SelectArguments {
             || self.older_than.is_some()
             || self.fallback.is_some();
         if !asks {
-            return true;
+            return Some(true);
         }
-        let Ok(opened) = found else { return false };
+        let opened = found.as_ref().ok()?;
         let user = user(&opened.data);
-        (self.user.is_empty() || user.as_ref().is_some_and(|user| self.user.contains(user)))
+        let is_meant = (self.user.is_empty()
+            || user.as_ref().is_some_and(|user| self.user.contains(user)))
             && !(self.anonymous && user.is_some())
             && self.older_than.is_none_or(|age| {
                 opened.signed_at.is_some_and(|signed_at| now.as_second() - signed_at > age)
@@ -113,7 +127,8 @@ impl SelectArguments {
                 (Fallback::Any, Some(KeyMatch::Fallback(_))) => true,
                 (Fallback::Index(wanted), Some(KeyMatch::Fallback(index))) => wanted == index,
                 _ => false,
-            })
+            });
+        Some(is_meant)
     }
 }
 

@@ -13,7 +13,7 @@ use super::output::{Output, Table, grouped, style, styled};
 use super::progress::Progress;
 use super::select::Listed;
 use super::site::SiteArguments;
-use super::work::{Stop, Walk, WorkArguments};
+use super::work::{Ended, Stop, Walk, WorkArguments};
 use crate::codec::Diagnosis;
 use crate::codec::graph::Graph;
 use crate::codec::pickle::{self, Limits};
@@ -72,7 +72,7 @@ impl Arguments {
         let progress = Progress::new("show", store.estimate().await?.sessions, self.work.quiet());
         let found = Arc::new(Mutex::new(None));
         let (place, wanted) = (Arc::clone(&found), wanted.to_ascii_lowercase());
-        walk.run(&progress, move |sessions: Vec<StoredSession>| {
+        let work = move |sessions: Vec<StoredSession>| {
             let is_it = |it: &StoredSession| handle(&it.session_key) == wanted;
             if let Some(session) = sessions.into_iter().find(is_it) {
                 *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
@@ -80,10 +80,14 @@ impl Arguments {
                 stop.set();
             }
             std::future::ready(Ok(()))
-        })
-        .await?;
+        };
+        let ended = walk.run(&progress, work).await?;
         drop(progress);
-        Ok(found.lock().unwrap_or_else(PoisonError::into_inner).take())
+        let found = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if found.is_none() && ended == Ended::Stopped {
+            return Err(CliError::Stopped("it has not been found so far; run it again"));
+        }
+        Ok(found)
     }
 
     fn show(

@@ -74,7 +74,7 @@ impl Arguments {
         } else {
             stats.to_text(self.top, store.name(), estimate.bytes)
         };
-        output.write(&text)?;
+        output.report(&text)?;
         store.close().await;
         match ended {
             Ended::Complete => Ok(()),

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::checkpoint::Checkpoint;
 use super::error::CliError;
 use super::progress::Progress;
+use super::rejects::{self, Reasons};
 use super::replicas::Watch;
 use crate::store::bulk::{Batches, BulkStore, Filter, Sink, StoredSession};
 
@@ -56,11 +57,14 @@ impl Stop {
     pub(super) fn listen() -> Self {
         let stop = Self::default();
         let flag = stop.clone();
-        tokio::spawn(async move {
-            if interrupted().await {
-                flag.set();
+        let mut is_second = false;
+        tokio::spawn(on_signals(move || {
+            if is_second {
+                leave();
             }
-        });
+            is_second = true;
+            flag.set();
+        }));
         stop
     }
 
@@ -74,7 +78,8 @@ impl Stop {
     }
 }
 
-async fn interrupted() -> bool {
+/// Does something for each signal that ends a program.
+async fn on_signals(mut heard: impl FnMut()) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -82,18 +87,31 @@ async fn interrupted() -> bool {
         let (Ok(mut interrupt), Ok(mut terminate)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
-            return false;
+            return;
         };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            let signal = tokio::select! {
+                signal = interrupt.recv() => signal,
+                signal = terminate.recv() => signal,
+            };
+            if signal.is_none() {
+                return;
+            }
+            heard();
         }
-        true
     }
     #[cfg(not(unix))]
     {
-        tokio::signal::ctrl_c().await.is_ok()
+        while tokio::signal::ctrl_c().await.is_ok() {
+            heard();
+        }
     }
+}
+
+/// Ends the program as a shell expects it after Ctrl-C.
+#[expect(clippy::exit, reason = "whatever hangs is not waited for")]
+fn leave() {
+    std::process::exit(130);
 }
 
 /// No more sessions per second than were allowed.
@@ -169,7 +187,8 @@ impl Walk {
         }
     }
 
-    /// Does something to each batch. The first error ends it.
+    /// Does something to each batch. The first error ends it, once the batches under way have come to their
+    /// end.
     pub(super) async fn run<F, W>(&self, progress: &Progress, work: F) -> Result<Ended, CliError>
     where
         F: Fn(Vec<StoredSession>) -> W + Clone + Send + Sync + 'static,
@@ -215,6 +234,7 @@ impl Walk {
                     let Some(batch) = batch else { return Ok(()) };
                     let (part, number, rest) = (batch.part, batch.number, batch.rest);
                     let mut left = batch.sessions;
+                    let mut rejected = Reasons::new();
                     while !left.is_empty() {
                         let later = left.split_off(pace.few(left.len()));
                         let few = std::mem::replace(&mut left, later);
@@ -227,10 +247,12 @@ impl Walk {
                             batches.lock().await.close();
                             return Ok(());
                         }
-                        work(few).await?;
+                        let (done, more) = rejects::counted(async { work(few).await }).await;
+                        done?;
+                        rejects::merge(&mut rejected, &more);
                         counter.add(count, bytes);
                     }
-                    checkpoint.done(part, number, rest)?;
+                    checkpoint.done(part, number, rest, rejected)?;
                 }
             });
         }
@@ -241,11 +263,61 @@ impl Walk {
                 && result.is_ok()
             {
                 result = Err(error);
-                tasks.abort_all();
+                self.stop.set();
+                // Readers end when nobody takes what they have.
+                batches.lock().await.close();
             }
         }
         checkpoint.save()?;
         result?;
         Ok(if self.stop.is_set() { Ended::Stopped } else { Ended::Complete })
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::session::SessionSettings;
+    use crate::store::bulk;
+    use crate::{SecretKey, SessionData};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_error_lets_the_other_batches_come_to_their_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display()).parse().unwrap();
+        let settings = SessionSettings {
+            secret_key: Some(SecretKey::new("a key").unwrap()),
+            ..SessionSettings::default()
+        };
+        let data = SessionData::from_json("{}").unwrap();
+        let now = jiff::Timestamp::now().as_second();
+        let text = settings.codec().unwrap().encode(&data, now).unwrap();
+        for number in 0..2000 {
+            std::fs::write(folder.path().join(format!("sessionid{number:032}")), &text).unwrap();
+        }
+        let store: Arc<dyn BulkStore> = bulk::connect(&url, &settings).await.unwrap().into();
+        let arguments = WorkArguments { workers: Some(4), rate: None, quiet: true };
+        let walk = Walk::new(&store, Filter::default(), &arguments, &Stop::default());
+        let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (begins, ends) = (Arc::clone(&begun), Arc::clone(&ended));
+        let work = move |_| {
+            let (begins, ends) = (Arc::clone(&begins), Arc::clone(&ends));
+            async move {
+                let number = begins.fetch_add(1, Ordering::SeqCst);
+                if number == 1 {
+                    return Err(CliError::NoSession);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ends.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+        };
+        let progress = Progress::new("test", None, true);
+        let walked = walk.run(&progress, work);
+        let result = tokio::time::timeout(Duration::from_secs(30), walked).await.unwrap();
+        assert!(matches!(result, Err(CliError::NoSession)), "{result:?}");
+        let begun = begun.load(Ordering::SeqCst);
+        assert_eq!(ended.load(Ordering::SeqCst), begun - 1);
+        assert!(begun < 20, "{begun}");
     }
 }

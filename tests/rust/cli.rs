@@ -10,6 +10,8 @@ use django_session::codec::{Format, Serializer};
 use django_session::{SecretKey, SessionCodec, SessionData};
 use serde_json::Value;
 
+#[cfg(unix)]
+mod operations;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod vectors;
 

@@ -1,7 +1,8 @@
 //! `django-session export`: the sessions of a store into a file.
 
-use std::fs::{self, OpenOptions};
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,6 +53,25 @@ pub(in crate::cli) struct ExportArguments {
 /// An archive on its way: unless it is renamed, nothing is left of it.
 struct Unfinished(PathBuf);
 
+impl Unfinished {
+    /// A new file beside the archive, which is nobody else's.
+    fn create(archive: &Path) -> io::Result<(File, Self)> {
+        let mut name = archive.to_owned().into_os_string();
+        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        name.push(format!(".{random:016x}.part"));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+
+            options.mode(0o600);
+        }
+        let file = options.open(&name)?;
+        Ok((file, Self(name.into())))
+    }
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
         // It has been renamed, or there is nothing more to be done about it.
@@ -64,19 +84,8 @@ impl ExportArguments {
         let settings = self.site.settings()?;
         let store = self.site.connect(&settings).await?;
         let now = settings.datetime(Timestamp::now());
-        let rejects = Arc::new(Rejects::new(self.rejects.as_deref(), false)?);
-        let mut name = self.file.clone().into_os_string();
-        name.push(".part");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt as _;
-
-            options.mode(0o600);
-        }
-        let file = options.open(&name).map_err(CliError::WriteArchive)?;
-        let unfinished = Unfinished(name.into());
+        let rejects = Arc::new(Rejects::new(self.rejects.as_deref(), None)?);
+        let (file, unfinished) = Unfinished::create(&self.file).map_err(CliError::WriteArchive)?;
         let mut writer = Writer::new(file);
         let header = line::header(self.include_secrets);
         let frame = frames::compress(&header).map_err(CliError::WriteArchive)?;
@@ -135,7 +144,7 @@ impl ExportArguments {
         let size = writer.map_or(Ok(0), Writer::finish).map_err(CliError::WriteArchive)?;
         fs::rename(&unfinished.0, &self.file).map_err(CliError::WriteArchive)?;
         let count = exported.load(Ordering::Relaxed);
-        output.write(&self.summary(count, size, &rejects))?;
+        output.report(&self.summary(count, size, &rejects))?;
         let rejected: u64 = rejects.reasons().values().sum();
         if rejected > 0 {
             return Err(CliError::Partial(format!("{rejected} sessions could not be exported")));

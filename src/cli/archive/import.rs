@@ -77,7 +77,7 @@ impl ImportArguments {
             dropped: Dropped::default(),
             dry_run: self.dry_run,
             copied: Copied::default(),
-            rejects: Arc::new(Rejects::new(self.rejects.as_deref(), false)?),
+            rejects: Arc::new(Rejects::new(self.rejects.as_deref(), None)?),
         });
         let progress = Progress::new("import", None, self.work.quiet());
         let stop = Stop::listen();
@@ -117,9 +117,17 @@ impl ImportArguments {
                 }
             });
         }
+        let mut result = Ok(());
         while let Some(done) = tasks.join_next().await {
-            done.unwrap_or(Err(CliError::Panicked))?;
+            if let Err(error) = done.unwrap_or(Err(CliError::Panicked))
+                && result.is_ok()
+            {
+                result = Err(error);
+                // What is under way comes to its end.
+                stop.set();
+            }
         }
+        result?;
         drop(progress);
         let ended = if stop.is_set() { Ended::Stopped } else { Ended::Complete };
         let summary = Summary {
@@ -130,7 +138,7 @@ impl ImportArguments {
             from: "an archive",
             to: store.name(),
         };
-        output.write(&if self.json { summary.to_json() } else { summary.to_text() })?;
+        output.report(&if self.json { summary.to_json() } else { summary.to_text() })?;
         store.close().await;
         replicas.close().await;
         summary.result()

@@ -137,7 +137,7 @@ impl Arguments {
             }
         }
         let report = Report::new(looked_at, findings, explained);
-        output.write(&if self.json { report.to_json() } else { report.to_text() })?;
+        output.report(&if self.json { report.to_json() } else { report.to_text() })?;
         if let Some(store) = store {
             store.close().await;
         }

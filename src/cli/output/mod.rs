@@ -63,6 +63,14 @@ impl Output {
         self.stdout.write_all(text.as_bytes()).map_err(CliError::Output)
     }
 
+    /// Writes what a command has done, or has found. Whether that is a success does not depend on who reads it.
+    pub(super) fn report(&mut self, text: &str) -> Result<(), CliError> {
+        match self.write(text).and_then(|()| self.flush()) {
+            Err(error) if error.is_broken_pipe() => Ok(()),
+            written => written,
+        }
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), CliError> {
         self.stdout.flush().map_err(CliError::Output)
     }
