@@ -72,19 +72,14 @@ impl Auth {
         session: &Session,
         user: &User,
     ) -> Result<(), AuthError> {
-        self.cycle_key(session).await?;
+        self.forget(session).await;
+        session.cycle_key().await?;
         let data = session.data().await?;
         let is_theirs = self.user_id(&data)?.as_ref() == Some(user.pk());
         if is_theirs && let Some(password) = &user.record.password {
             session.insert(HASH_KEY, &auth_hash(password, &self.settings)?).await?;
         }
         Ok(())
-    }
-
-    /// Gives the session another key, whoever's it is.
-    pub(crate) async fn cycle_key(&self, session: &Session) -> Result<(), AuthError> {
-        self.forget(session).await;
-        Ok(session.cycle_key().await?)
     }
 
     /// The primary key of the user whose session it says it is.

@@ -290,21 +290,10 @@ impl Copier {
     }
 
     fn decision(&self, carried: &Carried, found: &StoredSession) -> Decision {
-        let now = Timestamp::now();
-        let end = |date: DateTime| date.to_timestamp(&self.settings.time_zone);
-        let has_expired = |date| end(date).is_some_and(|end| end <= now);
-        // Nobody is given it any more, so it is as good as not there.
-        if has_expired(found.expire_date) && !has_expired(carried.stored.expire_date) {
-            return Decision::Write(carried.opened.data.clone(), carried.stored.expire_date);
-        }
+        let ours = Side::new(&carried.stored, Some(&carried.opened), &self.settings);
         let opened = self.target.coding().open(found);
-        let theirs = opened.as_ref().ok();
-        decide(
-            self.policy,
-            &Side::new(&carried.opened, carried.stored.expire_date),
-            theirs.map(|it| Side::new(it, found.expire_date)).as_ref(),
-            &self.settings,
-        )
+        let theirs = Side::new(found, opened.as_ref().ok(), &self.settings);
+        decide(self.policy, &ours, &theirs, Timestamp::now())
     }
 
     fn count(&self, carried: &Carried, decision: &Decision) {
@@ -393,14 +382,30 @@ where
 
 /// A session as one of the two stores has it.
 struct Side<'a> {
-    data: &'a SessionData,
+    /// None if it cannot be read.
+    data: Option<&'a SessionData>,
     signed_at: Option<i64>,
     expire_date: DateTime,
+    /// As [`StoredSession::end`] says.
+    end: Option<Timestamp>,
 }
 
 impl<'a> Side<'a> {
-    fn new(opened: &'a Opened, expire_date: DateTime) -> Self {
-        Self { data: &opened.data, signed_at: opened.signed_at, expire_date }
+    fn new(stored: &StoredSession, opened: Option<&'a Opened>, settings: &SessionSettings) -> Self {
+        Self {
+            data: opened.map(|it| &it.data),
+            signed_at: opened.and_then(|it| it.signed_at),
+            expire_date: stored.expire_date,
+            end: stored.end(settings),
+        }
+    }
+
+    fn has_expired(&self, now: Timestamp) -> bool {
+        self.end.is_some_and(|end| end <= now)
+    }
+
+    fn ends_later_than(&self, other: &Self) -> bool {
+        self.end.unwrap_or(Timestamp::MAX) > other.end.unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -412,26 +417,25 @@ enum Decision {
     Write(SessionData, DateTime),
 }
 
-/// Decides between a session from the source and that of the target, which is none if it cannot be read.
-fn decide(
-    policy: Policy,
-    ours: &Side<'_>,
-    theirs: Option<&Side<'_>>,
-    settings: &SessionSettings,
-) -> Decision {
-    let write = || Decision::Write(ours.data.clone(), ours.expire_date);
-    let Some(theirs) = theirs else {
+/// Decides between a session from the source, which can be read, and that of the target.
+fn decide(policy: Policy, ours: &Side<'_>, theirs: &Side<'_>, now: Timestamp) -> Decision {
+    let Some(our_data) = ours.data else { return Decision::Keep };
+    let write = || Decision::Write(our_data.clone(), ours.expire_date);
+    // Nobody is given it any more, so it is as good as not there.
+    if theirs.has_expired(now) && !ours.has_expired(now) {
+        return write();
+    }
+    let Some(their_data) = theirs.data else {
         return if policy == Policy::Keep { Decision::Keep } else { write() };
     };
-    let holds_same = is_same(ours.data, theirs.data);
-    if holds_same && is_same_end(ours.expire_date, theirs.expire_date, settings) {
+    let holds_same = is_same(our_data, their_data);
+    if holds_same && is_same_end(ours.end, theirs.end) {
         return Decision::Same;
     }
-    let instant = |date: DateTime| date.to_timestamp(&settings.time_zone);
     let is_newer = match (ours.signed_at, theirs.signed_at) {
         (Some(ours), Some(theirs)) if !holds_same => ours > theirs,
         // The end may have been moved without another signature.
-        _ => instant(ours.expire_date) > instant(theirs.expire_date),
+        _ => ours.ends_later_than(theirs),
     };
     match policy {
         Policy::Replace => write(),
@@ -439,7 +443,7 @@ fn decide(
         Policy::Keep | Policy::Newer => Decision::Keep,
         Policy::Merge if holds_same && !is_newer => Decision::Keep,
         // What one user left there is none of another's business.
-        Policy::Merge if are_of_two_users(ours.data, theirs.data) => {
+        Policy::Merge if are_of_two_users(our_data, their_data) => {
             if is_newer {
                 write()
             } else {
@@ -448,17 +452,13 @@ fn decide(
         }
         Policy::Merge => {
             let (mut data, newer) = if is_newer {
-                (theirs.data.clone(), ours.data)
+                (their_data.clone(), our_data)
             } else {
-                (ours.data.clone(), theirs.data)
+                (our_data.clone(), their_data)
             };
             data.update(newer);
-            let later = if instant(ours.expire_date) > instant(theirs.expire_date) {
-                ours.expire_date
-            } else {
-                theirs.expire_date
-            };
-            Decision::Write(data, later)
+            let later = if ours.ends_later_than(theirs) { ours } else { theirs };
+            Decision::Write(data, later.expire_date)
         }
     }
 }
@@ -467,11 +467,10 @@ fn are_of_two_users(one: &SessionData, other: &SessionData) -> bool {
     matches!((bulk::user(one), bulk::user(other)), (Some(one), Some(other)) if one != other)
 }
 
-/// Whether two sessions end at the same time, or nearly so.
-pub(super) fn is_same_end(one: DateTime, other: DateTime, settings: &SessionSettings) -> bool {
-    let instant = |date: DateTime| date.to_timestamp(&settings.time_zone);
-    let ends = instant(one).zip(instant(other));
-    ends.is_some_and(|(one, other)| one.duration_since(other).abs() <= TOLERANCE)
+/// Whether two sessions end at the same time, or nearly so, as far as that is known of both.
+pub(super) fn is_same_end(one: Option<Timestamp>, other: Option<Timestamp>) -> bool {
+    let ends = one.zip(other);
+    ends.is_none_or(|(one, other)| one.duration_since(other).abs() <= TOLERANCE)
 }
 
 /// Whether two sessions hold the same, one perhaps as JSON and the other out of a pickle.
@@ -480,4 +479,66 @@ pub(super) fn is_same(one: &SessionData, other: &SessionData) -> bool {
         return one == other;
     }
     matches!((one.to_pickle(4), other.to_pickle(4)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_600_000_000;
+
+    fn side(data: Option<&SessionData>, end: Option<i64>) -> Side<'_> {
+        let end = end.map(|end| Timestamp::from_second(NOW + end).unwrap());
+        let expire_date = DateTime::Aware(end.unwrap_or(Timestamp::MAX));
+        Side { data, signed_at: None, expire_date, end }
+    }
+
+    #[test]
+    fn what_becomes_of_a_session_that_is_there() {
+        use Policy::{Keep, Merge, Newer, Replace};
+        let now = Timestamp::from_second(NOW).unwrap();
+        let json = |text: &str| SessionData::from_json(text).unwrap();
+        let (one, other) = (json(r#"{"a":1}"#), json(r#"{"a":2,"b":3}"#));
+        let of_user = |id| json(&format!(r#"{{"_auth_user_id":"{id}"}}"#));
+        let users = [of_user(1), of_user(2)];
+        let decided = |policy, ours: (_, _), theirs: (_, _)| {
+            let decision = decide(policy, &side(ours.0, ours.1), &side(theirs.0, theirs.1), now);
+            match decision {
+                Decision::Same => "same".to_owned(),
+                Decision::Keep => "keep".to_owned(),
+                Decision::Write(data, end) => {
+                    let end = end.to_timestamp(&jiff::tz::TimeZone::UTC).unwrap();
+                    let end = (end != Timestamp::MAX).then(|| end.as_second() - NOW);
+                    format!("{} {end:?}", data.to_json().unwrap())
+                }
+            }
+        };
+        let ours = r#"{"a":1} Some(60)"#;
+        for policy in [Keep, Replace, Newer, Merge] {
+            // Ends differ by what a store may round, or are not known.
+            for end in [Some(60), Some(58), Some(62), None] {
+                assert_eq!(decided(policy, (Some(&one), Some(60)), (Some(&one), end)), "same");
+            }
+            // What has expired is in nobody's way, readable or not.
+            for theirs in [Some(&one), Some(&other), None] {
+                assert_eq!(decided(policy, (Some(&one), Some(60)), (theirs, Some(0))), ours);
+            }
+        }
+        for (policy, unreadable, older, newer) in [
+            (Keep, "keep", "keep", "keep"),
+            (Replace, ours, ours, ours),
+            (Newer, ours, ours, "keep"),
+            (Merge, ours, r#"{"a":1,"b":3} Some(60)"#, r#"{"a":2,"b":3} Some(90)"#),
+        ] {
+            assert_eq!(decided(policy, (Some(&one), Some(60)), (None, Some(90))), unreadable);
+            assert_eq!(decided(policy, (Some(&one), Some(60)), (Some(&other), Some(30))), older);
+            assert_eq!(decided(policy, (Some(&one), Some(60)), (Some(&other), Some(90))), newer);
+        }
+        let endless = r#"{"a":2,"b":3} None"#;
+        assert_eq!(decided(Merge, (Some(&one), Some(60)), (Some(&other), None)), endless);
+        let [first, second] = &users;
+        assert_eq!(decided(Merge, (Some(first), Some(60)), (Some(second), Some(90))), "keep");
+        let written = r#"{"_auth_user_id":"1"} Some(90)"#;
+        assert_eq!(decided(Merge, (Some(first), Some(90)), (Some(second), Some(60))), written);
+    }
 }

@@ -280,14 +280,11 @@ async fn compare(
         if !copier.choice.takes(&opened.data) || copier.settle(&mut opened.data).is_err() {
             continue;
         }
-        let end = |date: crate::session::DateTime| date.to_timestamp(&settings.time_zone);
         let counter = match &found {
-            None if end(session.expire_date).is_some_and(|end| end <= now + TOLERANCE) => {
-                &sum.equal
-            }
+            None if session.end(settings).is_some_and(|end| end <= now + TOLERANCE) => &sum.equal,
             None => &sum.missing,
             Some(found) => {
-                let ends_same = is_same_end(session.expire_date, found.expire_date, settings);
+                let ends_same = is_same_end(session.end(settings), found.end(settings));
                 let theirs = copier.target.coding().open(found);
                 if ends_same && theirs.is_ok_and(|it| is_same(&opened.data, &it.data)) {
                     &sum.equal

@@ -197,7 +197,7 @@ struct Rotation {
     codec: SessionCodec,
     auth: AuthSettings,
     users: Option<BulkUsers>,
-    known: Mutex<Known>,
+    known: Mutex<Passwords>,
     /// None if forms stay as they are.
     convert: Option<Objects>,
     dropped: Dropped,
@@ -231,34 +231,6 @@ fn add(counter: &AtomicU64, count: usize) {
 
 /// The passwords of users, none where there is no such user.
 type Passwords = HashMap<PrimaryKey, Option<Arc<str>>>;
-
-/// Passwords that have been asked for, so many at most.
-struct Known {
-    passwords: Passwords,
-    most: usize,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Self { passwords: Passwords::new(), most: USERS }
-    }
-}
-
-impl Known {
-    /// Those of these users that are known.
-    fn of<'a>(&self, users: impl IntoIterator<Item = &'a PrimaryKey>) -> Passwords {
-        let known = users.into_iter().filter_map(|user| self.passwords.get_key_value(user));
-        known.map(|(user, password)| (user.clone(), password.clone())).collect()
-    }
-
-    /// Remembers more; whoever has been given some keeps those.
-    fn add(&mut self, more: &Passwords) {
-        if self.passwords.len() + more.len() > self.most {
-            self.passwords.clear();
-        }
-        self.passwords.extend(more.iter().map(|(user, found)| (user.clone(), found.clone())));
-    }
-}
 
 /// What is to be done about a session.
 struct Task {
@@ -462,7 +434,10 @@ impl Rotation {
     async fn learn(&self, opened: impl Iterator<Item = &Opened>) -> Result<Passwords, CliError> {
         let Some(users) = &self.users else { return Ok(Passwords::new()) };
         let all: HashSet<PrimaryKey> = opened.filter_map(|it| self.user(&it.data)).collect();
-        let mut known = self.known().of(&all);
+        let mut known: Passwords = {
+            let known = self.known();
+            all.iter().filter_map(|user| Some((user.clone(), known.get(user)?.clone()))).collect()
+        };
         let wanted: Vec<PrimaryKey> =
             all.into_iter().filter(|user| !known.contains_key(user)).collect();
         if wanted.is_empty() {
@@ -474,12 +449,16 @@ impl Rotation {
             (user, password)
         };
         let more: Passwords = wanted.into_iter().map(with_password).collect();
-        self.known().add(&more);
-        known.extend(more);
+        known.extend(more.clone());
+        let mut all_known = self.known();
+        if all_known.len() + more.len() > USERS {
+            all_known.clear();
+        }
+        all_known.extend(more);
         Ok(known)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Passwords> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -583,28 +562,5 @@ impl Summary {
             return Err(CliError::Partial("some sessions are still saved under an old key".into()));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::{Known, Passwords};
-    use crate::auth::PrimaryKeyType;
-
-    #[test]
-    fn a_batch_keeps_its_users_while_others_are_forgotten() {
-        let user = |id: u8| PrimaryKeyType::Text.parse(&id.to_string()).unwrap().unwrap();
-        let password = |id| (user(id), Some(Arc::from("hash")));
-        let mut known = Known { most: 2, ..Known::default() };
-        known.add(&Passwords::from([password(1), password(2)]));
-        let mut batch = known.of(&[user(1), user(3)]);
-        // Whoever asks for more makes room.
-        let more = Passwords::from([password(3)]);
-        known.add(&more);
-        batch.extend(more);
-        assert!(known.of(&[user(1), user(2)]).is_empty());
-        assert!(batch.contains_key(&user(1)) && batch.contains_key(&user(3)));
     }
 }

@@ -165,7 +165,7 @@ impl Listed {
         settings: &SessionSettings,
         now: Timestamp,
     ) -> Self {
-        let end = session.expire_date.to_timestamp(&settings.time_zone);
+        let end = session.end(settings);
         let opened = found.as_ref().ok();
         Self {
             handle: handle(&session.session_key),

@@ -114,7 +114,7 @@ impl Stats {
         let length = session.value.len() as u64;
         self.bytes += length;
         self.sizes.count(length);
-        let end = session.expire_date.to_timestamp(&settings.time_zone);
+        let end = session.end(settings);
         let is_live = end.is_none_or(|end| end > now);
         self.expired += u64::from(!is_live);
         let opened = match coding.open(session) {

@@ -18,8 +18,7 @@ pub enum DateTime {
 
 impl DateTime {
     /// The last instant there is here, in whole microseconds as all of Python's: 26 hours before those end.
-    pub(crate) const MAX_INSTANT: Timestamp =
-        Timestamp::constant(Timestamp::MAX.as_second(), 999_999_000);
+    pub(crate) const MAX_INSTANT: Timestamp = Timestamp::constant(253_402_207_200, 999_999_000);
 
     /// `django.utils.timezone.now()`: whole microseconds, the fraction below is dropped.
     pub fn now(now: Timestamp, use_tz: bool, time_zone: &TimeZone) -> Self {
@@ -257,6 +256,7 @@ mod tests {
                 "{text}"
             );
         }
+        assert_eq!(DateTime::MAX_INSTANT.as_microsecond(), super::Timestamp::MAX.as_microsecond());
         for never in ["9999-12-31T23:59:59.999999+00:00", "9999-12-31T20:00:00-03:59"] {
             let read = DateTime::fromisoformat(never).map(DateTime::isoformat);
             assert_eq!(read.as_deref(), Some("9999-12-30T22:00:00.999999+00:00"), "{never}");

@@ -510,10 +510,7 @@ impl Session {
     /// [`SessionError::is_interrupted`] if the session of a user was deleted meanwhile: somebody has
     /// logged out, and there is no session under the new key either.
     pub async fn cycle_key(&self) -> Result<(), SessionError> {
-        let mut state = self.inner.state.lock().await;
-        let done = self.cycle(&mut state, true).await;
-        end_if_interrupted(&mut state, &done);
-        done
+        self.cycle(true).await
     }
 
     /// As [`Session::cycle_key`], but if there is no such session any more nothing becomes of this object,
@@ -523,7 +520,7 @@ impl Session {
         let mut state = self.inner.state.lock().await;
         self.load(&mut state).await?;
         let before = state.clone();
-        match self.cycle(&mut state, true).await {
+        match self.cycle_locked(&mut state, true).await {
             Err(error) if error.is_interrupted() => {
                 *state = before;
                 Ok(false)
@@ -540,13 +537,26 @@ impl Session {
     /// [`StoreError::Conflict`] then, and those of [`Session::cycle_key`].
     #[cfg(feature = "python")]
     pub(crate) async fn cycle_key_unless_changed(&self) -> Result<(), SessionError> {
+        self.cycle(false).await
+    }
+
+    async fn cycle(&self, merges: bool) -> Result<(), SessionError> {
         let mut state = self.inner.state.lock().await;
-        let done = self.cycle(&mut state, false).await;
-        end_if_interrupted(&mut state, &done);
+        let done = self.cycle_locked(&mut state, merges).await;
+        if done.as_ref().is_err_and(SessionError::is_interrupted) {
+            // As in Django after such a save, the object is left with a key that leads nowhere: the client
+            // keeps the cookie, which may have become another session's meanwhile.
+            state.clear();
+            state.session_key = Some(SessionKey::generate());
+        }
         done
     }
 
-    async fn cycle(&self, state: &mut SessionState, merges: bool) -> Result<(), SessionError> {
+    async fn cycle_locked(
+        &self,
+        state: &mut SessionState,
+        merges: bool,
+    ) -> Result<(), SessionError> {
         if self.inner.store.is_in_key() {
             self.save_locked(state).await?;
             return Ok(());
@@ -825,15 +835,6 @@ impl Session {
         let cookie_age = self.settings().cookie_age;
         let expire_date = Stored::of(&data).date(self.now(), cookie_age)?;
         Ok(SessionRecord { session_key, data, expire_date, revision })
-    }
-}
-
-/// Ends a session that others have deleted. As in Django after such a save, the object is left with a key
-/// that leads nowhere: the client keeps the cookie, which may have become another session's meanwhile.
-fn end_if_interrupted<T>(state: &mut SessionState, done: &Result<T, SessionError>) {
-    if matches!(done, Err(error) if error.is_interrupted()) {
-        state.clear();
-        state.session_key = Some(SessionKey::generate());
     }
 }
 

@@ -299,7 +299,7 @@ async fn redis(url: &StoreUrl) -> Result<super::RedisCache, ConnectError> {
     let mut address: RedisAddress = url.address().parse().map_err(failed)?;
     if let Some(path) = url.text("ca") {
         if !url.scheme().starts_with("rediss") {
-            let expected = "with `rediss`, as there are certificates only with TLS";
+            let expected = "left out, or the address one of `rediss`: only TLS has certificates";
             return Err(UrlError::InvalidOption { name: "ca", expected }.into());
         }
         let pem = std::fs::read(path).map_err(StoreError::backend);

@@ -43,7 +43,8 @@ impl Tries {
         match failure {
             Failure::Broken => {
                 self.broken += 1;
-                self.broken <= MAX_BROKEN && self.begun.elapsed() < MAX_TIME
+                let is_in_time = self.broken == 1 || self.begun.elapsed() < MAX_TIME;
+                self.broken <= MAX_BROKEN && is_in_time
             }
             Failure::RolledBack => {
                 self.rolled_back += 1;
@@ -80,5 +81,13 @@ mod tests {
             assert_eq!(count == 0, failure == Failure::Final);
             assert!(count <= MAX_BROKEN.max(MAX_ROLLED_BACK), "{failure:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_tried_once_more() {
+        let begun = Instant::now().checked_sub(MAX_TIME).unwrap();
+        let mut tries = Tries { begun, ..Tries::default() };
+        assert!(tries.again(Failure::Broken).await);
+        assert!(!tries.again(Failure::Broken).await);
     }
 }

@@ -109,9 +109,29 @@ fn started(mut command: Command) -> Child {
     command.spawn().unwrap()
 }
 
+/// Tells a command to stop, once it listens to that.
 fn terminate(child: &Child) {
+    eventually(|| listens(child));
+    signal(child);
+}
+
+fn signal(child: &Child) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+fn listens(child: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    caught & (1 << (15 - 1)) != 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn listens(_: &Child) -> bool {
+    std::thread::sleep(Duration::from_secs(1));
+    true
 }
 
 fn eventually(is_so: impl Fn() -> bool) {
@@ -135,7 +155,7 @@ fn a_comparison_that_is_stopped_has_verified_nothing() {
     let folder = files();
     let (from, to) = (directory(&folder, "from", 100), directory(&folder, "to", 0));
     let checkpoint = folder.path().join("checkpoint");
-    let arguments = ["--verify", "--rate", "50", "--checkpoint", path(&checkpoint)];
+    let arguments = ["--verify", "--rate", "20", "--checkpoint", path(&checkpoint)];
     let child = started(migration(&url(&from), &url(&to), &arguments));
     eventually(|| count(&to) == 100);
     std::thread::sleep(Duration::from_millis(300));
@@ -159,7 +179,6 @@ fn a_search_that_is_stopped_does_not_say_that_there_is_none() {
     let folder = files();
     let store = url(&directory(&folder, "store", 100));
     let child = started(at(&store, &["show", "0000000000000000", "--rate", "20"]));
-    std::thread::sleep(Duration::from_millis(700));
     terminate(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), 8, "{}", stderr(&output));
@@ -304,7 +323,7 @@ fn what_an_earlier_run_rejected_is_not_forgotten() {
     let checkpoint = folder.path().join("checkpoint");
     let arguments = ["--verify", "--checkpoint", path(&checkpoint)];
     let mut command = migration(&url(&from), &url(&to), &arguments);
-    command.args(["--rate", "50"]);
+    command.args(["--rate", "20"]);
     let child = started(command);
     eventually(|| count(&to) == 60);
     std::thread::sleep(Duration::from_millis(300));
@@ -327,13 +346,17 @@ fn what_an_earlier_run_rejected_is_not_forgotten() {
 #[test]
 fn the_second_signal_ends_it_at_once() {
     let folder = files();
-    let store = url(&directory(&folder, "store", 100));
-    let arguments = ["show", "0000000000000000", "--rate", "1", "--workers", "16"];
-    let child = started(at(&store, &arguments));
-    std::thread::sleep(Duration::from_millis(500));
+    let (from, to) = (directory(&folder, "from", 100), directory(&folder, "to", 0));
+    let arguments = ["--rate", "1", "--workers", "16"];
+    let mut child = started(migration(&url(&from), &url(&to), &arguments));
+    // The others are waiting for their turn then.
+    eventually(|| count(&to) > 0);
     terminate(&child);
-    std::thread::sleep(Duration::from_millis(300));
-    terminate(&child);
+    while child.try_wait().unwrap().is_none() {
+        // Two that come too fast are one.
+        std::thread::sleep(Duration::from_millis(100));
+        signal(&child);
+    }
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), 130, "{}", stderr(&output));
 }
@@ -361,8 +384,7 @@ fn an_archive_is_a_file_of_its_own_until_it_is_complete() {
     assert_eq!(code(&run(at(&url(&empty), &["import", path(&archive)]), "")), 0);
     assert_eq!(count(&empty), 20);
     // Nothing is left of one that was stopped.
-    let child = started(export("10"));
-    std::thread::sleep(Duration::from_millis(500));
+    let child = started(export("2"));
     terminate(&child);
     assert_eq!(code(&child.wait_with_output().unwrap()), 8);
     let names = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());

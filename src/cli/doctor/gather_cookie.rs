@@ -174,7 +174,7 @@ impl Lookup<'_> {
                 facts.stored = Stored::Missing;
                 return Ok(None);
             };
-            let end = stored.expire_date.to_timestamp(&settings.time_zone);
+            let end = stored.end(settings);
             let left = end.map(|end| end.as_second().saturating_sub(self.now.as_second()));
             facts.stored = Stored::There { left };
             let opened = match store.coding().open(&stored) {

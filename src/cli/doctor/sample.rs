@@ -95,12 +95,9 @@ impl SampleFacts {
         now: Timestamp,
     ) {
         self.sessions += 1;
-        let end = session.expire_date.to_timestamp(&settings.time_zone);
+        let end = session.end(settings);
         self.expired += usize::from(end.is_some_and(|end| end <= now));
-        // That is what a cache says of what has no end.
-        let is_endless =
-            end.is_none_or(|end| end >= Timestamp::MAX - jiff::SignedDuration::from_hours(48));
-        self.without_end += usize::from(is_endless && !coding.is_signed());
+        self.without_end += usize::from(end.is_none() && !coding.is_signed());
         let opened = match coding.open(session) {
             Ok(opened) => opened,
             Err(error) => return self.count_unread(session, coding, &error),

@@ -29,6 +29,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use self::batch::{Batches, Sink};
 pub(crate) use self::coding::{Coding, OpenError, Opened};
@@ -37,7 +38,9 @@ pub(crate) use self::part::Part;
 pub(crate) use self::replicas::Replicas;
 pub(crate) use self::users::BulkUsers;
 use crate::codec::SessionData;
-use crate::session::{DateTime, Revision, SessionRecord, SessionStore, StoreError, USER_ID_KEY};
+use crate::session::{
+    DateTime, Revision, SessionRecord, SessionSettings, SessionStore, StoreError, USER_ID_KEY,
+};
 use crate::store::{RedisError, SqlError};
 
 /// Whether an error may be about one of the sessions, so that others can be written all the same. A disk
@@ -101,6 +104,14 @@ pub(crate) struct StoredSession {
 }
 
 impl StoredSession {
+    /// When it ends; none if it never does, or its store does not tell, as memcached.
+    pub(crate) fn end(&self, settings: &SessionSettings) -> Option<Timestamp> {
+        // On a wall clock, what is said of those is hours before or after.
+        const ENDLESS: SignedDuration = SignedDuration::from_hours(48);
+        let end = self.expire_date.to_timestamp(&settings.time_zone)?;
+        (end < Timestamp::MAX - ENDLESS).then_some(end)
+    }
+
     /// Which state of the session it is, to whoever saves it.
     pub(crate) fn revision(&self) -> Revision {
         match self.place {

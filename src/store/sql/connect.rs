@@ -136,7 +136,7 @@ async fn postgres(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
     let options: sqlx::postgres::PgConnectOptions = parse(url)?;
     // PgBouncer refuses this parameter, and no floating-point number is ever read.
     let mut options = options.extra_float_digits(None);
-    if root_certificate(url).is_some() {
+    if has_root_certificate(url) {
         use sqlx::postgres::PgSslMode as Mode;
         options = match options.get_ssl_mode() {
             Mode::Disable | Mode::Allow => return Err(unused_certificate("sslmode")),
@@ -151,7 +151,7 @@ async fn postgres(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
 #[cfg(feature = "mysql")]
 async fn mysql(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
     let mut options: sqlx::mysql::MySqlConnectOptions = parse(url)?;
-    if root_certificate(url).is_some() {
+    if has_root_certificate(url) {
         use sqlx::mysql::MySqlSslMode as Mode;
         options = match options.get_ssl_mode() {
             Mode::Disabled => return Err(unused_certificate("ssl-mode")),
@@ -163,16 +163,16 @@ async fn mysql(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
     Ok(SqlPool::MySql(pool.map_err(failed)?))
 }
 
-/// Who vouches for the server. To the drivers it says nothing unless the mode asks for it, and libpq and
+/// Whether it is said who vouches for the server. To the drivers that means nothing unless the mode asks for it, and libpq and
 /// the clients of MySQL take it for a wish to know.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-fn root_certificate(url: &StoreUrl) -> Option<&str> {
-    ["sslrootcert", "ssl-root-cert", "sslca", "ssl-ca"].into_iter().find_map(|name| url.text(name))
+fn has_root_certificate(url: &StoreUrl) -> bool {
+    ["sslrootcert", "ssl-root-cert", "sslca", "ssl-ca"].iter().any(|name| url.text(name).is_some())
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn unused_certificate(name: &'static str) -> ConnectError {
-    let expected = "one that asks for TLS where there is a root certificate";
+    let expected = "one that asks for TLS, as there is a root certificate";
     UrlError::InvalidOption { name, expected }.into()
 }
 

@@ -448,15 +448,8 @@ impl SqlStore {
     /// Whether `load_held` may find no session where there is one: somebody is saving or deleting it, or to
     /// the collation of MySQL this is another spelling of its key.
     #[cfg(feature = "cache")]
-    pub(super) const fn may_pass_over(&self) -> bool {
-        match self.pool {
-            #[cfg(feature = "mysql")]
-            SqlPool::MySql(_) => true,
-            #[cfg(feature = "postgres")]
-            SqlPool::Postgres(_) => true,
-            #[cfg(feature = "sqlite")]
-            SqlPool::Sqlite(_) => false,
-        }
+    pub(super) fn may_pass_over(&self) -> bool {
+        !matches!(self.pool.dialect(), Dialect::Sqlite)
     }
 
     /// As `load`, and lets `hold` run while nobody can save or delete the session.

@@ -250,11 +250,7 @@ impl AuthSession {
     /// As there.
     pub async fn update_session_auth_hash(&self, user: &User) -> Result<(), AuthError> {
         let mut known = self.gate.0.known.lock().await;
-        let before = std::mem::take(&mut *known).authentication;
-        if before.is_some_and(|found| found.user().map(User::pk) != Some(user.pk())) {
-            // Not even a session that says it is the user's, and was refused.
-            return self.auth().cycle_key(&self.session).await;
-        }
+        *known = Known::default();
         self.auth().update_session_auth_hash(&self.session, user).await
     }
 
