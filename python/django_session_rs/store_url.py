@@ -16,8 +16,10 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, models, router
+from django.db import connections, router
 from django.views.decorators.debug import sensitive_variables
+
+from django_session_rs.backends.session_table import STOCK_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,12 +28,6 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["store_url"]
-
-COLUMNS = {
-    "session_key": models.CharField,
-    "session_data": models.TextField,
-    "expire_date": models.DateTimeField,
-}
 
 #: Options of the drivers that mean nothing to another connection, or nothing that is stored.
 PASSED_OVER = {
@@ -107,8 +103,7 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
     connection = connections[router.db_for_write(model)]
     if connection.vendor not in SCHEMES:
         return None
-    # A field of another class may store something else than what it is given.
-    if {field.column: type(field) for field in model._meta.concrete_fields} != COLUMNS:
+    if {field.column: type(field) for field in model._meta.concrete_fields} != STOCK_FIELDS:
         raise ImproperlyConfigured(
             "The native engine writes the three columns of Django's own session model; use "
             "'django_session_rs.backends.db' for a model with others, or with fields of its own."

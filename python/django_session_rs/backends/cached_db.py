@@ -1,4 +1,3 @@
-# ruff: noqa: SLF001 - `_meta` is how Django shows a model
 """The cached_db engine: the database engine with a cache before it, whose copies end with rows.
 
 Mirrors ``django.contrib.sessions.backends.cached_db`` of Django 4.2 to 6.1 and is a subclass of it.
@@ -39,6 +38,7 @@ from django_session_rs.backends.cache_entries import (
     without_keys,
 )
 from django_session_rs.backends.conflicts import notes_outage
+from django_session_rs.backends.session_table import fetch, plan_of
 from django_session_rs.exceptions import (
     CorruptSessionError,
     SessionConflictError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from django_session_rs.backends.db import Plan
+    from django_session_rs.backends.session_table import Plan
 
 __all__ = ["KEY_PREFIX", "SessionStore"]
 
@@ -125,7 +125,7 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
 
     def _fill(self, session_key: str) -> Any:
         """Load the row, and put a copy into the cache while nobody can delete it."""
-        plan = db._plan(self.model)
+        plan = plan_of(self.model)
         connection = plan.connection_for_write(session_key)
         if not self._can_hold(plan, connection):
             return self._load_row(None)
@@ -175,7 +175,7 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
             plan.key(session_key, connection),
         )
         with _holding(connection):
-            for key, stored, expires, alive in db._fetch(connection, sql, parameters):
+            for key, stored, expires, alive in fetch(connection, sql, parameters):
                 # To MySQL other spellings are equal, under which nobody would take a copy away.
                 if alive and str(key) == session_key:
                     data = self.decode(stored)
@@ -341,7 +341,7 @@ class SessionStore(db.SessionStore, DjangoSessionStore):  # pyright: ignore
 
     def _delete_loaded_row(self, session_key: str) -> bool:
         if not self._knows_row():
-            plan = db._plan(self.model)
+            plan = plan_of(self.model)
             try:
                 connection = plan.connection_for_write(session_key)
                 self._reconcile(session_key, None, "error", plan, connection)

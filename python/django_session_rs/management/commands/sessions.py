@@ -151,7 +151,7 @@ def site_store_url() -> str | None:
         path = getattr(settings, "SESSION_FILE_PATH", None) or tempfile.gettempdir()
         return f"file:{quote(os.fspath(path))}"
     if name in ("cache", "cached_db") and not is_native:
-        _check_cache(engine)
+        _check_cache(engine, name)
     if name == "cache":
         return cache_table_url() or store_url.cache_url()
     if name == "moving":
@@ -184,13 +184,13 @@ def _kind(engine: type[Any]) -> str | None:
     return None
 
 
-def _check_cache(engine: type[Any]) -> None:
+def _check_cache(engine: type[Any], name: str) -> None:
     """Refuse an engine of the site's own that has another cache, or other keys in it."""
     if engine.__module__.rpartition(".")[0] in ENGINES:
         return
     session = engine()
     has_own = getattr(session, "_cache", None) is not caches[settings.SESSION_CACHE_ALIAS]
-    prefix = import_module(f"django.contrib.sessions.backends.{_kind(engine)}").KEY_PREFIX
+    prefix = import_module(f"django.contrib.sessions.backends.{name}").KEY_PREFIX
     if has_own or getattr(session, "cache_key_prefix", prefix) != prefix:
         raise CommandError(
             "The engine of this site has a cache or a cache_key_prefix of its own, which its "
