@@ -33,6 +33,8 @@ __all__ = ["AuthenticationMiddleware", "LoginRequiredMiddleware", "aget_user", "
 
 # An attribute of a request: the user that is looked up when it is asked for.
 LAZY = "_django_session_rs_user"
+# And who was found for a middleware while nobody had awaited the user, with the session's key.
+FOUND = "_django_session_rs_found"
 
 
 def get_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
@@ -129,7 +131,15 @@ def _let_in(backend: Any, user: Any, session_hash: str | None) -> AbstractBaseUs
 async def _acached_user(request: Any) -> AbstractBaseUser | AnonymousUser:
     # As of Django.
     if not hasattr(request, "_acached_user"):
-        request._acached_user = await aget_user(request)
+        found, session_key = getattr(request, FOUND, (None, None))
+        # Whoever logs in or out replaces `request.user`, or gives the session another key.
+        is_of_before = (
+            request.user is not getattr(request, LAZY, None)
+            or request.session.session_key != session_key
+        )
+        if found is None or is_of_before:
+            found = await aget_user(request)
+        request._acached_user = found
     user: AbstractBaseUser | AnonymousUser = request._acached_user
     return user
 
@@ -220,6 +230,5 @@ async def _is_authenticated(request: Any) -> bool:
         return bool(request._cached_user.is_authenticated)
     # What was awaited before may have logged out since; `request.user` would ask anew, too.
     found = await aget_user(request)
-    if hasattr(request, "auser") and not hasattr(request, "_acached_user"):
-        request._acached_user = found
+    setattr(request, FOUND, (found, request.session.session_key))
     return bool(found.is_authenticated)

@@ -123,6 +123,9 @@ def _reader_in_postgresql(type_: str, connection: Any) -> Reader | None:
         # The driver gives times in the connection's zone, those of a store are in UTC.
         is_utc = settings.USE_TZ and connection.timezone_name == "UTC"
         return _datetime_in_utc if is_utc else None
+    if type_.endswith("]"):
+        # An array, of texts of a certain length for one.
+        return None
     readers: dict[str, Reader] = {
         "bigint": int,
         "bigserial": int,

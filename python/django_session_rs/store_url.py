@@ -111,11 +111,22 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
     return connection_url(connection, table=model._meta.db_table)
 
 
+def check_time_zone(connection: BaseDatabaseWrapper) -> None:
+    """Refuse a database whose columns hold no UTC, of which an address cannot tell."""
+    if settings.USE_TZ and connection.vendor != "postgresql" and connection.timezone_name != "UTC":
+        raise ImproperlyConfigured(
+            "DATABASES has a TIME_ZONE for the table of sessions, so that expire_date is no UTC "
+            "there; only the engines on Django's own connections, such as "
+            "'django_session_rs.backends.db', know such a table."
+        )
+
+
 @sensitive_variables()
 def connection_url(connection: BaseDatabaseWrapper, **options: str) -> str:
     """Return the address of a table behind one of Django's connections, with these options."""
     vendor = connection.vendor
     values: Mapping[str, Any] = connection.settings_dict
+    check_time_zone(connection)
     host = str(values["HOST"] or "")
     if not host:
         host = _host_of_libpq(values["PORT"]) if vendor == "postgresql" else "localhost"

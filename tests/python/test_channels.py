@@ -353,7 +353,7 @@ def test_a_session_that_was_deleted_is_not_brought_back(sqlite_database):
             await database_sync_to_async(Session.objects.all().delete)()
             await communicator.send_to(text_data="save")
             with pytest.raises(asyncio.TimeoutError):
-                await communicator.receive_from(timeout=1)
+                await communicator.receive_from(timeout=30)
 
     with pytest.raises(UpdateError):
         run(talk())
@@ -1019,13 +1019,11 @@ def test_an_application_may_stop_waiting_and_lose_no_message(user):
 
 def test_a_busy_application_s_messages_stop_when_the_session_ends(user):
     key = login_row(user)
-    ticks = []
 
     async def app(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
-        while len(ticks) < 100:
-            ticks.append(True)
+        while True:
             await send({"type": "websocket.send", "text": "tick"})
             await asyncio.sleep(OFTEN / 5)
 

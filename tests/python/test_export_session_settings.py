@@ -205,7 +205,8 @@ def test_a_file_is_written_whole(tmp_path):
     [
         ({"SESSION_COOKIE_AGE": "two weeks"}, "SESSION_COOKIE_AGE must be a whole number"),
         ({"SESSION_COOKIE_AGE": True}, "SESSION_COOKIE_AGE must be a whole number"),
-        ({"SESSION_COOKIE_SECURE": 1}, "SESSION_COOKIE_SECURE must be True or False"),
+        ({"SESSION_COOKIE_AGE": 0.5}, "SESSION_COOKIE_AGE must be a whole number"),
+        ({"SESSION_COOKIE_SECURE": "1"}, "SESSION_COOKIE_SECURE must be True or False"),
         ({"SESSION_COOKIE_SAMESITE": True}, "SESSION_COOKIE_SAMESITE must be"),
         ({"SESSION_COOKIE_SAMESITE": "lux"}, "SESSION_COOKIE_SAMESITE must be"),
         ({"SESSION_ENGINE": "no.such.engine"}, "SESSION_ENGINE names a module that cannot be"),
@@ -229,6 +230,25 @@ def test_a_file_is_written_whole(tmp_path):
 def test_what_is_wrong_is_named(changed, message):
     with override_settings(**changed), pytest.raises(CommandError, match=message):
         exported()
+
+
+def test_what_django_takes_too_is_written_as_what_it_means():
+    taken = {
+        "DEBUG": 0,
+        "SESSION_COOKIE_SECURE": 1,
+        "SESSION_COOKIE_AGE": 3600.0,
+        "DATA_UPLOAD_MAX_MEMORY_SIZE": 2.5 * 1024 * 1024,
+        "CSRF_TRUSTED_ORIGINS": {"https://b", "https://a"},
+    }
+    with override_settings(**taken):
+        found = exported()
+    assert {name: json.dumps(found[name]) for name in taken} == {
+        "DEBUG": "false",
+        "SESSION_COOKIE_SECURE": "true",
+        "SESSION_COOKIE_AGE": "3600",
+        "DATA_UPLOAD_MAX_MEMORY_SIZE": "2621440",
+        "CSRF_TRUSTED_ORIGINS": '["https://a", "https://b"]',
+    }
 
 
 def test_a_setting_that_is_missing_is_named():
@@ -351,6 +371,22 @@ def test_what_backends_decide_is_said():
     wrong = override_settings(AUTHENTICATION_BACKENDS=["nowhere.Backend"])
     with wrong, pytest.raises(CommandError, match="AUTHENTICATION_BACKENDS names a class"):
         exported()
+
+
+def test_a_manager_that_finds_users_otherwise_is_asked_by_nobody_else():
+    class Caseless(UserManager):
+        def get_by_natural_key(self, username):
+            return self.get(username__iexact=username)
+
+    manager = Caseless()
+    manager.model = User
+    with mock.patch.object(User._meta, "default_manager", manager):
+        found = exported()
+    backend = "django.contrib.auth.backends.ModelBackend"
+    assert found["AUTHENTICATION_BACKENDS_CLASSES"] == {
+        backend: {"class": backend, "authenticate": False}
+    }
+    assert found["AUTH_USER_MODEL_TABLES"]["overrides"] == []
 
 
 def test_the_tables_of_users_are_said():

@@ -101,6 +101,18 @@ def test_the_doctor_looks_at_the_site(manage: Path, tmp_path: Path) -> None:
     assert {"cache-of-one-process", "store-not-given"} <= found
 
 
+def test_a_table_that_holds_no_utc_is_refused(tmp_path: Path) -> None:
+    program = tmp_path / "manage.py"
+    zone = '"TIME_ZONE": "America/New_York", "NAME"'
+    program.write_text(SITE.replace('"NAME"', zone))
+    run(program, "migrate", "--verbosity=0")
+    run(program, "shell", "--command", USERS)
+    # To UTC they would have expired hours ago, or not for hours.
+    done = run(program, "sessions", "clear-expired", code=1)
+    assert "DATABASES has a TIME_ZONE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_table_of_a_cache_is_found(tmp_path: Path) -> None:
     engine = "django.contrib.sessions.backends.cache"
     cache = {

@@ -50,7 +50,7 @@ from django_session_rs.exceptions import (
     PayloadTooLargeError,
     SessionConflictError,
 )
-from django_session_rs.management.commands.export_session_settings import exported_sessions
+from django_session_rs.management.commands.export_session_settings import exported_store
 from django_session_rs.store_url import connection_url, store_url
 
 if TYPE_CHECKING:
@@ -473,7 +473,7 @@ def _new_rows_store(cls: type[SessionStore], using: str, sessions: Store | None)
 def _settings(cls: type[SessionStore], rule: str | None) -> str:
     """Return the settings of the site as the Rust side reads them."""
     try:
-        found = exported_sessions(include_secret=True)
+        found = exported_store(include_secret=True)
     except CommandError as error:
         raise ImproperlyConfigured(str(error)) from error
     if rule is not None:

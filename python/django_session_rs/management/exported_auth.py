@@ -86,8 +86,17 @@ def backend_class(path: str) -> dict[str, Any]:
     decides_alike = all(inherits(backend, base, name) for name in DECISIONS)
     return {
         "class": f"{base.__module__}.{base.__qualname__}" if decides_alike else None,
-        "authenticate": inherits(backend, base, "authenticate"),
+        "authenticate": inherits(backend, base, "authenticate") and finds_by_username(),
     }
+
+
+def finds_by_username() -> bool:
+    """Whether the manager finds who logs in as Django's does, by the whole name alone."""
+    # It needs the apps to be ready.
+    from django.contrib.auth.base_user import BaseUserManager  # noqa: PLC0415
+
+    manager = type(auth.get_user_model()._default_manager)
+    return inherits(manager, BaseUserManager, "get_by_natural_key")
 
 
 def django_base(backend: type) -> type | None:

@@ -30,7 +30,7 @@ __all__ = ["Command"]
 TEXT = ((str,), "a text")
 TRUTH = ((bool,), "True or False")
 OPTIONAL_TEXT = ((str, type(None)), "a text or None")
-TEXTS = ((list, tuple), "a list of texts")
+TEXTS = ((list, tuple, set, frozenset), "a list of texts")
 LIMIT = ((int, type(None)), "a number or None")
 SAMESITE = ((str, bool, type(None)), "'Lax', 'Strict', 'None', None or False")
 SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -70,6 +70,9 @@ SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "USE_X_FORWARDED_HOST": TRUTH,
     "USE_X_FORWARDED_PORT": TRUTH,
 }
+
+# What a store of sessions asks for.
+STORE_SETTINGS = ("SESSION_SERIALIZER", "TIME_ZONE", "USE_TZ")
 
 RUST_SETTINGS = (
     "DEFAULT_HASHING_ALGORITHM",
@@ -163,14 +166,20 @@ def exported_sessions(*, include_secret: bool) -> dict[str, Any]:
     found["CACHES_BACKENDS"] = cache_backends()
     found["INSTALLED_APPS"] = [config.name for config in apps.get_app_configs()]
     found["MIDDLEWARE_BASES"] = [middleware_base(path) for path in found["MIDDLEWARE"]]
+    found |= {name: plain(name) for name in MOVING_SETTINGS if hasattr(settings, name)}
+    found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
+    return found | exported_store(include_secret=include_secret)
+
+
+def exported_store(*, include_secret: bool) -> dict[str, Any]:
+    """Return those that say how sessions are stored."""
+    found = {name: checked(name, *SETTINGS[name]) for name in STORE_SETTINGS}
     found["SESSION_COMPRESSION"] = compression()
     # Those that only the Rust side reads go as they are: it says what is wrong with them.
-    as_they_are = (*RUST_SETTINGS, *MOVING_SETTINGS)
-    found |= {name: plain(name) for name in as_they_are if hasattr(settings, name)}
+    found |= {name: plain(name) for name in RUST_SETTINGS if hasattr(settings, name)}
     if is_function(found.get("SESSION_ON_CONFLICT")):
         # Nobody but Python can ask it: to others it is the rule that it refines.
         found["SESSION_ON_CONFLICT"] = "merge"
-    found["SESSION_SALT"] = engine_salt(found["SESSION_ENGINE"])
     fallbacks = checked("SECRET_KEY_FALLBACKS", (list, tuple), "a list of keys")
     found["SECRET_KEY_FALLBACKS_COUNT"] = len(fallbacks)
     if include_secret:
@@ -191,6 +200,11 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
         value = getattr(settings, name)
     except AttributeError:
         raise CommandError(f"{name} is missing: set it to {words}.") from None
+    # What is as good to Django.
+    if types == TRUTH[0] and value in (0, 1):
+        value = bool(value)
+    elif int in types and isinstance(value, float) and value.is_integer():
+        value = int(value)
     is_stray_bool = isinstance(value, bool) and bool not in types
     is_usable = isinstance(value, types) and not is_stray_bool
     if is_usable and name.endswith("_SAMESITE"):
@@ -200,6 +214,8 @@ def checked(name: str, types: tuple[type, ...], words: str) -> Any:
         is_usable = all(isinstance(text, str) for text in texts)
     if not is_usable:
         raise CommandError(f"{name} must be {words}: correct it in the settings module.")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -221,6 +221,7 @@ def table_url(model: type[Model]) -> str | None:
 def _address(model: type[Model], **options: str) -> str | None:
     connection = connections[router.db_for_write(model)]
     if connection.vendor == "sqlite":
+        store_url.check_time_zone(connection)
         path = quote(os.fspath(connection.settings_dict["NAME"]))
         return f"sqlite:{path}?{urlencode(options, quote_via=quote)}"
     if connection.vendor not in store_url.SCHEMES:
