@@ -456,6 +456,25 @@ async fn a_database_that_only_reads_refuses_to_write() {
     seen.print("SqlStore, Postgres", "read-only");
 }
 
+/// As after a failover: what was connected to only reads, and who connects again may write.
+#[tokio::test]
+async fn a_connection_that_only_reads_is_replaced() {
+    let Some(place) = Place::new(Kind::Postgres).await else { return };
+    let role = &place.table;
+    place.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}'")).await;
+    place.execute(&format!("GRANT ALL ON {role} TO {role}")).await;
+    place.execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    let (_, server) = place.url.split_once('@').unwrap();
+    let url = format!("postgres://{role}:{role}@{server}");
+    let store = SqlStore::connect(&url, &settings()).await.unwrap().with_table(&place.table);
+    assert_eq!(name_of(&store.create(&numbered(1)).await.unwrap_err()), "refused");
+    place.execute(&format!("ALTER ROLE {role} RESET default_transaction_read_only")).await;
+    store.create(&numbered(1)).await.unwrap();
+    drop(store);
+    place.execute(&format!("DROP OWNED BY {role}")).await;
+    place.execute(&format!("DROP ROLE {role}")).await;
+}
+
 /// MariaDB lets those with rights over the server write all the same, so it is another user.
 #[tokio::test]
 async fn a_mariadb_that_only_reads_refuses_to_write() {

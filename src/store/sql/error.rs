@@ -85,6 +85,17 @@ impl SqlError {
         }
     }
 
+    /// Whether the server, or the connection to it, only reads: after a failover that is the old one.
+    pub(in crate::store) fn is_of_reader(&self) -> bool {
+        let Kind::Sqlx(sqlx::Error::Database(error)) = &self.0 else { return false };
+        #[cfg(feature = "mysql")]
+        if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            // The option `read_only`, a transaction, the server as a whole.
+            return matches!(error.number(), 1290 | 1792 | 1836);
+        }
+        error.code().is_some_and(|code| code == "25006")
+    }
+
     /// What sqlx reported. It may contain session keys and session data: look at its kind and its
     /// codes, but do not log it.
     pub fn as_sqlx(&self) -> Option<&sqlx::Error> {

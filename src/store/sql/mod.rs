@@ -285,10 +285,11 @@ macro_rules! run {
                 };
                 let answer = tokio::time::timeout($store.timeout, answer).await;
                 let answer = answer.map_err(|_| SqlError::timed_out())?;
-                if answer.is_ok() {
-                    lease.at_rest();
-                } else {
-                    lease.answered();
+                match &answer {
+                    Ok(_) => lease.at_rest(),
+                    // Another one may lead to the server that has taken over.
+                    Err(error) if error.is_of_reader() => {}
+                    Err(_) => lease.answered(),
                 }
                 answer
             };
