@@ -16,7 +16,9 @@ use super::objects::{Dropped, Kinds, Objects};
 use super::rejects::Rejects;
 use crate::codec::SessionData;
 use crate::session::{DateTime, SessionKey, SessionRecord, SessionSettings, StoreError};
-use crate::store::bulk::{self, BulkStore, Coding, OpenError, Opened, Place, StoredSession};
+use crate::store::bulk::{
+    self, BulkStore, Change, Coding, OpenError, Opened, Place, StoredSession,
+};
 
 /// How often an outage is waited for, and how long at first.
 const TRIES: u32 = 5;
@@ -220,7 +222,8 @@ impl Copier {
         Ok(())
     }
 
-    /// Adds sessions; returns those that are in the target now by our doing.
+    /// Adds sessions; returns those that are in the target as the source had them, to be looked for there
+    /// again.
     async fn create<'a>(&self, carried: &'a [Carried]) -> Result<Vec<&'a Carried>, CliError> {
         let mut created = Vec::with_capacity(carried.len());
         let whole = 0..carried.len();
@@ -241,7 +244,7 @@ impl Copier {
                     }
                     add(&self.copied.created, part.len() - taken.len());
                     let met: Vec<&Carried> = taken.iter().map(|&index| &part[index]).collect();
-                    self.meet(&met).await?;
+                    created.extend(self.meet(&met).await?);
                 }
                 // One that the target cannot hold keeps no other out.
                 Err(error) if part.len() > 1 && bulk::is_of_one_session(&error) => {
@@ -263,10 +266,12 @@ impl Copier {
         Ok(created)
     }
 
-    /// Decides about sessions that are in the target already, and carries it out.
-    async fn meet(&self, met: &[&Carried]) -> Result<(), CliError> {
+    /// Decides about sessions that are in the target already, and carries it out; returns those that it has
+    /// from the source then, or had before, perhaps by a try whose answer was lost.
+    async fn meet<'a>(&self, met: &[&'a Carried]) -> Result<Vec<&'a Carried>, CliError> {
+        let mut carried_over = Vec::new();
         if met.is_empty() {
-            return Ok(());
+            return Ok(carried_over);
         }
         let keys: Vec<&str> = met.iter().map(|it| it.stored.session_key.as_str()).collect();
         let found = again(|| self.target.bulk_get(&keys)).await?;
@@ -274,8 +279,8 @@ impl Copier {
             // One that has gone meanwhile was deleted there, and stays so.
             let Some(found) = found else { continue };
             let decision = self.decision(carried, &found);
-            if let Decision::Write(data, expire_date) = &decision {
-                match self.overwrite(carried, found, data, *expire_date).await? {
+            if let Decision::Write(written) = &decision {
+                match self.overwrite(carried, found, written).await? {
                     Some(true) => {}
                     Some(false) => {
                         add(&self.copied.kept, 1);
@@ -284,9 +289,12 @@ impl Copier {
                     None => continue,
                 }
             }
+            if !matches!(decision, Decision::Keep) {
+                carried_over.push(*carried);
+            }
             self.count(carried, &decision);
         }
-        Ok(())
+        Ok(carried_over)
     }
 
     fn decision(&self, carried: &Carried, found: &StoredSession) -> Decision {
@@ -315,20 +323,27 @@ impl Copier {
         &self,
         carried: &Carried,
         found: StoredSession,
-        data: &SessionData,
-        expire_date: DateTime,
+        written: &Written,
     ) -> Result<Option<bool>, CliError> {
         let stored = &carried.stored;
         let Some(session_key) = SessionKey::parse(&stored.session_key) else {
             self.rejects.add(stored, &"the session key is none that Django takes")?;
             return Ok(None);
         };
-        let written = Arc::new(data.clone());
-        let record = SessionRecord { session_key, data: written, expire_date, revision: None };
+        let Written { data, expire_date, signed_at } = written;
+        let record = SessionRecord {
+            session_key,
+            data: Arc::new(data.clone()),
+            expire_date: *expire_date,
+            revision: None,
+        };
         let saved = again(|| self.target.save(&found, record.clone())).await;
         match saved {
             Ok(()) => {
                 again(|| self.target.note_user(&stored.session_key, data)).await?;
+                if let Some(signed_at) = signed_at {
+                    self.sign_as_before(&stored.session_key, data, *signed_at).await?;
+                }
                 return Ok(Some(true));
             }
             Err(StoreError::Conflict | StoreError::Update) => return Ok(Some(false)),
@@ -339,6 +354,31 @@ impl Copier {
             Err(error) => return Err(error.into()),
         }
         Ok(None)
+    }
+
+    /// Gives a session that was saved just now the time stamp that it had: it is as old as before, and who
+    /// compares it next time has to see that. If somebody else has saved it meanwhile, it is as old as that.
+    async fn sign_as_before(
+        &self,
+        session_key: &str,
+        data: &SessionData,
+        signed_at: i64,
+    ) -> Result<(), CliError> {
+        let coding = self.target.coding();
+        if !coding.is_signed() {
+            return Ok(());
+        }
+        let keys = [session_key];
+        let found = again(|| self.target.bulk_get(&keys)).await?;
+        let Some(stored) = found.into_iter().next().flatten() else { return Ok(()) };
+        if !coding.open(&stored).is_ok_and(|now| is_same(&now.data, data)) {
+            return Ok(());
+        }
+        let Ok(value) = coding.seal(data, Some(signed_at)) else { return Ok(()) };
+        let change = [Change { stored: &stored, value }];
+        // Who was faster has made it another one.
+        again(|| self.target.bulk_update(&change)).await?;
+        Ok(())
     }
 
     /// Whoever logged out while the session was copied stays logged out.
@@ -414,13 +454,25 @@ impl<'a> Side<'a> {
 enum Decision {
     Same,
     Keep,
-    Write(SessionData, DateTime),
+    Write(Written),
+}
+
+/// What is to be in the target.
+#[derive(Debug)]
+struct Written {
+    data: SessionData,
+    expire_date: DateTime,
+    /// When it was saved, as far as that is known.
+    signed_at: Option<i64>,
 }
 
 /// Decides between a session from the source, which can be read, and that of the target.
 fn decide(policy: Policy, ours: &Side<'_>, theirs: &Side<'_>, now: Timestamp) -> Decision {
     let Some(our_data) = ours.data else { return Decision::Keep };
-    let write = || Decision::Write(our_data.clone(), ours.expire_date);
+    let write = || {
+        let (expire_date, signed_at) = (ours.expire_date, ours.signed_at);
+        Decision::Write(Written { data: our_data.clone(), expire_date, signed_at })
+    };
     // Nobody is given it any more, so it is as good as not there.
     if theirs.has_expired(now) && !ours.has_expired(now) {
         return write();
@@ -458,7 +510,8 @@ fn decide(policy: Policy, ours: &Side<'_>, theirs: &Side<'_>, now: Timestamp) ->
             };
             data.update(newer);
             let later = if ours.ends_later_than(theirs) { ours } else { theirs };
-            Decision::Write(data, later.expire_date)
+            let signed_at = ours.signed_at.max(theirs.signed_at);
+            Decision::Write(Written { data, expire_date: later.expire_date, signed_at })
         }
     }
 }
@@ -506,8 +559,8 @@ mod tests {
             match decision {
                 Decision::Same => "same".to_owned(),
                 Decision::Keep => "keep".to_owned(),
-                Decision::Write(data, end) => {
-                    let end = end.to_timestamp(&jiff::tz::TimeZone::UTC).unwrap();
+                Decision::Write(Written { data, expire_date, .. }) => {
+                    let end = expire_date.to_timestamp(&jiff::tz::TimeZone::UTC).unwrap();
                     let end = (end != Timestamp::MAX).then(|| end.as_second() - NOW);
                     format!("{} {end:?}", data.to_json().unwrap())
                 }

@@ -220,7 +220,7 @@ impl StoreUrl {
         &self.address
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let option = self.options.iter().find(|(known, _)| *known == name);
         option.map(|(_, value)| &**value)
     }

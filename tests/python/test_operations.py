@@ -842,3 +842,43 @@ def test_an_interrupted_command_can_be_gone_on_with(command: Command, table: Tab
     assert done["expired"] == ROWS - len(table.texts())
     command.json("clear-expired", SESSION_STORE_URL=table.url)
     assert len(table.texts()) == ROWS // 10
+
+
+# MySQL
+
+
+mysql = pytest.mark.parametrize("table", ["mysql"], indirect=True)
+
+
+@mysql
+def test_a_walk_may_rest_for_longer_than_the_server_waits(command: Command, table: Table) -> None:
+    """The server ends a connection on which it cannot go on sending, as a rule after a minute."""
+    session_data = "x" * 40_000
+    rows = ", ".join(f"('rests{n}', '{session_data}', '2099-01-01')" for n in range(100))
+    for start in range(10):
+        table.execute(f"INSERT INTO django_session VALUES {rows.replace('rests', f'r{start}e')}")
+    waits = table.execute("SELECT @@global.net_write_timeout")[0][0]
+    table.execute("SET GLOBAL net_write_timeout = 1")
+    try:
+        arguments = ["--workers", "1", "--rate", "250"]
+        stats = command.json("stats", *arguments, SESSION_STORE_URL=table.url)
+    finally:
+        table.execute(f"SET GLOBAL net_write_timeout = {waits}")
+    assert stats["complete"]
+    assert stats["sessions"] == ROWS + 1_000
+
+
+@mysql
+def test_a_column_of_the_site_s_own_keeps_no_session_from_being_signed(
+    command: Command, table: Table
+) -> None:
+    table.execute("ALTER TABLE django_session ADD COLUMN shop integer NOT NULL")
+    table.execute("UPDATE django_session SET shop = 7")
+    before = table.live()
+    arguments = ("rotate", "--without-users")
+    rotated = command.json(*arguments, SESSION_STORE_URL=table.url)
+    assert rotated["signed_anew"] > 0
+    assert table.live() == before
+    again = command.json(*arguments, SESSION_STORE_URL=table.url)
+    assert again["signed_anew"] == 0
+    assert [shop for (shop,) in table.execute("SELECT DISTINCT shop FROM django_session")] == [7]

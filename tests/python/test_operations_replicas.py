@@ -140,6 +140,19 @@ def rests(look: Callable[[], int]) -> int:
     return seen
 
 
+def listens(process: subprocess.Popen[str]) -> None:
+    """Wait until a command has begun, which is when it listens to signals."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        time.sleep(2)
+        return
+    while process.poll() is None:
+        caught = status.read_text().partition("SigCgt:")[2].split(maxsplit=1)[0]
+        if int(caught, 16) & 1 << (signal.SIGTERM - 1):
+            return
+        time.sleep(0.05)
+
+
 def expired(table: Table) -> int:
     now = "now()" if table.url.startswith("postgres") else "utc_timestamp()"
     return count(table, f"expire_date < {now}")
@@ -155,6 +168,7 @@ def test_nothing_is_deleted_while_a_replica_is_behind(
     arguments = ["clear-expired", "--max-lag", "1", *STEPS]
     with command.start(*arguments, SESSION_STORE_URL=table.url, **replicated.named) as process:
         # MySQL's replica says at once that it stands still, PostgreSQL's falls behind first.
+        listens(process)
         left = rests(lambda: expired(table))
         assert process.poll() is None
         assert left > 0
@@ -175,6 +189,7 @@ def test_a_stop_is_heard_while_a_replica_is_waited_for(
     replicated.replica.execute(replicated.pause)
     arguments = ["clear-expired", "--max-lag", "1", *STEPS]
     with command.start(*arguments, SESSION_STORE_URL=table.url, **replicated.named) as process:
+        listens(process)
         left = rests(lambda: expired(table))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

@@ -629,6 +629,14 @@ async fn each_fault_of_what_is_stored_is_named() {
     said.has_only("signed-by-unknown-key", "warning");
     assert!(said.text.contains("1 of 31 sessions are signed"), "{}", said.text);
     assert!(Run::new(good()).store(store.url()).argument("--sample=0").said().ids().is_empty());
+    // What has expired is given to nobody, and made anew by no command.
+    let store = Sqlite::new().await;
+    store.fill(30, &fits, 3600).await;
+    let key = |at: u32| format!("{}{at}", &SESSION[..31]);
+    store.insert(&key(1), &fresh(&codec_with(OTHER, SALT)), -3600).await;
+    store.insert(&key(2), &fresh(&codec().with_format(Format::Legacy)), -3600).await;
+    store.insert(&key(3), "hunter2 is no session", -3600).await;
+    assert!(Run::new(good()).store(store.url()).said().ids().is_empty());
 }
 
 #[tokio::test]
@@ -761,6 +769,60 @@ async fn a_cookie_is_explained_to_its_end() {
         run.input = input.to_owned();
         run.said().has_only(id, "warning");
     }
+}
+
+#[tokio::test]
+async fn a_cookie_is_explained_as_far_as_can_be_looked() {
+    let store = Sqlite::new().await;
+    store.insert(SESSION, &codec().encode(&logged_in("42", "x"), now()).unwrap(), 3600).await;
+    let mut run = Run::new(good()).store(store.url()).argument("--sample=0").argument("--cookie=-");
+    run.input = SESSION.to_owned();
+    // Nobody listens there.
+    let away = "postgres://hunter2:hunter2@127.0.0.1:1/site";
+    run.variables.push(("USERS_DATABASE_URL", away.to_owned()));
+    let said = run.said();
+    assert_eq!(said.code, 6, "{}", said.text);
+    assert!(said.text.contains("the database of the users cannot be reached"), "{}", said.text);
+    assert!(said.document["cookie"]["steps"].as_array().unwrap().len() > 1);
+}
+
+#[tokio::test]
+async fn a_copy_in_the_cache_is_what_a_cookie_leads_to() {
+    let Some(redis) = server("TEST_REDIS_URL") else { return };
+    let store = Sqlite::new().await;
+    store.execute(USERS).await;
+    let settings = with(json!({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}));
+    let url = format!("{}?cache_url={}", store.url(), redis.replace('&', "%26"));
+    let said = |key: &str| {
+        let mut run = Run::new(settings.clone()).store(url.clone());
+        run = run.argument("--sample=0").argument("--cookie=-");
+        run.input = key.to_owned();
+        run.said()
+    };
+    let key = format!("hunter2{:025}", now());
+    let cached = connect(&url, &key).await;
+    assert_eq!(said(&key).document["cookie"]["finding"], "given-cookie-anonymous");
+    store.execute("DELETE FROM django_session").await;
+    assert_eq!(said(&key).document["cookie"]["finding"], "given-cookie-anonymous");
+    cached.delete(&django_session::SessionKey::parse(&key).unwrap()).await.unwrap();
+    assert_eq!(said(&key).document["cookie"]["finding"], "given-cookie-session-missing");
+}
+
+/// A store of the engine `cached_db` with one session.
+async fn connect(url: &str, key: &str) -> std::sync::Arc<dyn django_session::SessionStore> {
+    use django_session::session::SessionRecord;
+    use django_session::{SessionKey, SessionSettings};
+
+    let settings = SessionSettings::default().with_secret_key(SecretKey::new(KEY).unwrap());
+    let store = django_session::store::connect(url, &settings).await.unwrap();
+    let record = SessionRecord {
+        session_key: SessionKey::parse(key).unwrap(),
+        data: std::sync::Arc::new(data()),
+        expire_date: settings.datetime(jiff::Timestamp::from_second(now() + 3600).unwrap()),
+        revision: None,
+    };
+    store.create(&record).await.unwrap();
+    store
 }
 
 #[tokio::test]

@@ -51,7 +51,9 @@ pub(super) fn push(
         let _ = write!(out, ",\"pickle_protocol\":{}", graph.protocol());
         let _ = write!(out, ",\"data\":{}", tagged::write(&graph)?);
     } else {
-        let _ = write!(out, ",\"data\":{}", data.to_json().map_err(CliError::Encode)?);
+        // A serializer of the site's own may indent. Within texts, ends of lines are written otherwise.
+        let json = data.to_json().map_err(CliError::Encode)?.replace(['\n', '\r'], " ");
+        let _ = write!(out, ",\"data\":{json}");
     }
     out.push_str("}\n");
     Ok(())
@@ -75,6 +77,7 @@ pub(super) fn read(line: &str) -> Result<Line, CliError> {
         session_key,
         value: Vec::new(),
         expire_date: date.ok_or(DAMAGED)?,
+        is_dated: true,
         place: Place::Key,
     };
     let signed_at = members.get("signed_at").map_err(|_| DAMAGED)?;

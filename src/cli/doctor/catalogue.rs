@@ -40,7 +40,7 @@ catalogue! {
         "set SECRET_KEY_FALLBACKS to all keys of the site, or export with --include-secret";
     FALLBACK_UNUSED: "fallback-unused",
         "A key that nothing needs any more is one more that can leak",
-        "count all by `django-session stats`; if there are none, remove the key";
+        "run `django-session rotate`, which renews logins too; once it ends with 0, remove the key";
     UNKNOWN_KEY: "signed-by-unknown-key",
         "Django treats such sessions as empty: their users have been logged out",
         "put the former key into SECRET_KEY_FALLBACKS, and look whether all servers have the same keys";

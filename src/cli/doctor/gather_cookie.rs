@@ -17,7 +17,7 @@ use crate::cli::input;
 use crate::cli::site::address;
 use crate::codec::{Format, Hints, KeyMatch, MaxAge, SIGNED_COOKIES_SALT, Serializer, SessionData};
 use crate::session::{SessionKey, SessionSettings, verify_session_auth_hash_with};
-use crate::store::bulk::{BulkStore, Coding};
+use crate::store::bulk::{BulkStore, Coding, StoredSession};
 use crate::store::{SqlUsers, StoreUrl};
 
 /// Longer than any browser keeps.
@@ -94,7 +94,12 @@ pub(super) struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    pub(super) async fn facts(&self, given: &str) -> Result<CookieFacts, CliError> {
+    /// What is known of a cookie; of a database of users that is away it is said in `failed`.
+    pub(super) async fn facts(
+        &self,
+        given: &str,
+        failed: &mut Option<CliError>,
+    ) -> Result<CookieFacts, CliError> {
         let settings = &self.site.settings;
         let mut facts = CookieFacts {
             is_session: self.site.engine() == Some("signed_cookies")
@@ -119,7 +124,10 @@ impl Lookup<'_> {
             }
         };
         if let Some(data) = data {
-            self.look_at_user(&data, &mut facts).await?;
+            match self.look_at_user(&data, &mut facts).await {
+                Err(error) if error.exit_code() == 6 => *failed = Some(error),
+                done => done?,
+            }
         }
         Ok(facts)
     }
@@ -170,37 +178,14 @@ impl Lookup<'_> {
         let settings = &self.site.settings;
         if let Some(store) = self.store {
             let found = store.bulk_get(&[key.as_str()]).await?.into_iter().next().flatten();
-            let Some(stored) = found else {
+            if let Some(stored) = found {
+                return Ok(self.open(store, &stored, facts));
+            }
+            if self.url.is_none_or(|url| url.text("cache_url").is_none()) {
                 facts.stored = Stored::Missing;
                 return Ok(None);
-            };
-            let end = stored.end(settings);
-            let left = end.map(|end| end.as_second().saturating_sub(self.now.as_second()));
-            facts.stored = Stored::There { left };
-            let opened = match store.coding().open(&stored) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    let diagnosis = match store.coding() {
-                        Coding::Signed(codec) => codec.diagnose(&stored.value),
-                        Coding::Cached(_) => None,
-                    };
-                    let why = diagnosis.map_or_else(|| error.to_string(), |it| it.to_string());
-                    facts.opened = Some(Err(why));
-                    return Ok(None);
-                }
-            };
-            let refused = if store.coding().is_signed() {
-                refused(settings, opened.format, opened.serializer)
-            } else {
-                None
-            };
-            facts.opened = Some(Ok(OpenedFacts {
-                key: opened.key,
-                form: opened.format.map(Format::name),
-                serializer: Some(opened.serializer),
-                refused,
-            }));
-            return Ok(Some(opened.data));
+            }
+            // Django asks the cache first, and where that has a copy the row is missed by nobody.
         }
         // One that cannot be listed does not say whether it has expired.
         let Some(url) = self.url.filter(|_| settings.secret_key.is_some()) else { return Ok(None) };
@@ -231,6 +216,43 @@ impl Lookup<'_> {
         }
     }
 
+    /// What is in a session as the store has it.
+    fn open(
+        &self,
+        store: &dyn BulkStore,
+        stored: &StoredSession,
+        facts: &mut CookieFacts,
+    ) -> Option<SessionData> {
+        let settings = &self.site.settings;
+        let end = stored.end(settings);
+        let left = end.map(|end| end.as_second().saturating_sub(self.now.as_second()));
+        facts.stored = Stored::There { left };
+        let opened = match store.coding().open(stored) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let diagnosis = match store.coding() {
+                    Coding::Signed(codec) => codec.diagnose(&stored.value),
+                    Coding::Cached(_) => None,
+                };
+                let why = diagnosis.map_or_else(|| error.to_string(), |it| it.to_string());
+                facts.opened = Some(Err(why));
+                return None;
+            }
+        };
+        let refused = if store.coding().is_signed() {
+            refused(settings, opened.format, opened.serializer)
+        } else {
+            None
+        };
+        facts.opened = Some(Ok(OpenedFacts {
+            key: opened.key,
+            form: opened.format.map(Format::name),
+            serializer: Some(opened.serializer),
+            refused,
+        }));
+        Some(opened.data)
+    }
+
     async fn look_at_user(
         &self,
         data: &SessionData,
@@ -244,7 +266,9 @@ impl Lookup<'_> {
             &fallback
         };
         let (login, hash) = login(data, auth);
-        if let Login::User { pk, .. } = &login {
+        let login = facts.login.insert(login);
+        if let Login::User { pk, .. } = login {
+            facts.user = UserFacts::NotLooked("the database of the users cannot be reached");
             facts.user = match &self.auth {
                 Err(_) => UserFacts::NotLooked(
                     "the settings of users cannot be used here, so the user is not looked at",
@@ -263,7 +287,6 @@ impl Lookup<'_> {
                 },
             };
         }
-        facts.login = Some(login);
         Ok(())
     }
 }

@@ -130,8 +130,12 @@ impl Arguments {
                 auth: self.auth_settings(&site),
                 now,
             };
-            match lookup.facts(&given).await {
-                Ok(facts) => explained = Some(Explanation::of(&facts)),
+            let mut users_failed = None;
+            match lookup.facts(&given, &mut users_failed).await {
+                Ok(facts) => {
+                    explained = Some(Explanation::of(&facts));
+                    failed = failed.or(users_failed);
+                }
                 Err(error) if error.exit_code() == 6 => failed = failed.or(Some(error)),
                 Err(error) => return Err(error),
             }

@@ -96,7 +96,11 @@ impl SampleFacts {
     ) {
         self.sessions += 1;
         let end = session.end(settings);
-        self.expired += usize::from(end.is_some_and(|end| end <= now));
+        if end.is_some_and(|end| end <= now) {
+            // Nobody is given it any more, and no command makes it anew.
+            self.expired += 1;
+            return;
+        }
         self.without_end += usize::from(end.is_none() && !coding.is_signed());
         let opened = match coding.open(session) {
             Ok(opened) => opened,

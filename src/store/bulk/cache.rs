@@ -58,6 +58,7 @@ impl CacheBulk {
             session_key: session_key.to_owned(),
             value: entry.value,
             expire_date: self.settings.datetime(end.unwrap_or(Timestamp::MAX)),
+            is_dated: true,
             place: counted.map_or(Place::Key, Place::Counted),
         }
     }
@@ -240,6 +241,7 @@ impl Scan for CacheScan {
                     session_key: session_key.to_owned(),
                     value: entry.value,
                     expire_date: entry.expires,
+                    is_dated: true,
                     place: Place::Key,
                 };
                 if !sink.push(session).await {

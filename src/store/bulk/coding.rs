@@ -42,12 +42,17 @@ pub(crate) enum OpenError {
     Encode(#[from] EncodeError),
     #[error(transparent)]
     Signed(#[from] DecodeError),
+    #[error("the expire date is none")]
+    ExpireDate,
     #[error("the stored value is not text")]
     Text,
 }
 
 impl Coding {
     pub(crate) fn open(&self, stored: &StoredSession) -> Result<Opened, OpenError> {
+        if !stored.is_dated {
+            return Err(OpenError::ExpireDate);
+        }
         match self {
             Self::Cached(codec) => {
                 let found = codec.decode(&stored.value)?;

@@ -51,6 +51,7 @@ impl From<FileSession> for StoredSession {
             session_key: found.session_key,
             value: found.content,
             expire_date: found.expire_date,
+            is_dated: true,
             place: Place::Key,
         }
     }

@@ -99,7 +99,10 @@ pub(crate) struct StoredSession {
     pub(crate) session_key: String,
     /// The signed text, or the value of a cache.
     pub(crate) value: Vec<u8>,
+    /// The last instant there is if `is_dated` is not.
     pub(crate) expire_date: DateTime,
+    /// Whether the expire date is one. A session without is not opened by [`Coding::open`].
+    pub(crate) is_dated: bool,
     pub(crate) place: Place,
 }
 

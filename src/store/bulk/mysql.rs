@@ -22,6 +22,8 @@ use crate::store::sql::{Dialect, SqlError, Zone, decode_text, is_taken};
 
 /// About how many sessions a part has at most.
 const SESSIONS: u64 = 10_000;
+/// How long a part may take to be read.
+const PATIENCE: Duration = Duration::from_hours(24);
 /// How long expired ones are counted at most.
 const COUNTED: Duration = Duration::from_secs(5);
 
@@ -115,7 +117,7 @@ fn read(row: &MySqlRow, zone: &Zone) -> Result<StoredSession, StoreError> {
     let key: &[u8] = row.try_get_unchecked(0).map_err(failed)?;
     let value: &[u8] = row.try_get_unchecked(1).map_err(failed)?;
     let date: &str = row.try_get_unchecked(2).map_err(failed)?;
-    stored_session(zone, key, value, date, Place::Key)
+    Ok(stored_session(zone, key, value, date, Place::Key))
 }
 
 #[async_trait]
@@ -201,9 +203,21 @@ impl BulkStore for MySqlBulk {
                     value: change.value.clone(),
                     session_key: now.session_key.clone(),
                     expire_date: now.expire_date,
+                    is_dated: now.is_dated,
                     place: Place::Key,
                 }),
                 _ => missed.push(index),
+            }
+        }
+        if matches!(self.more().await, Err(StoreError::Unsupported { .. })) {
+            // One statement for all would name every column, and some are nobody's business here.
+            let sql = format!("UPDATE {} SET session_data = ? WHERE session_key = ?", self.table);
+            for row in std::mem::take(&mut rows) {
+                let text = String::from_utf8(row.value);
+                let text = text.map_err(|_| SqlError::unreadable("session_data"))?;
+                let update = sqlx::query(AssertSqlSafe(sql.as_str())).bind(text);
+                let update = update.bind(row.session_key).execute(&mut *transaction);
+                update.await.map_err(failed)?;
             }
         }
         if !rows.is_empty() {
@@ -350,6 +364,9 @@ impl Scan for MySqlScan {
         }
         query.push(&self.conditions);
         let mut connection = self.pool.acquire().await.map_err(failed)?;
+        // While whoever reads rests, the server waits to send, at first for a minute.
+        let patience = format!("SET SESSION net_write_timeout = {}", PATIENCE.as_secs());
+        sqlx::raw_sql(AssertSqlSafe(patience)).execute(&mut *connection).await.map_err(failed)?;
         {
             let query = query.build();
             let mut rows = query.fetch(&mut *connection);

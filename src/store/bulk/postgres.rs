@@ -491,6 +491,7 @@ fn read_message(
                 session_key: String::from_utf8_lossy(key).into_owned(),
                 value: value.to_vec(),
                 expire_date: decode_micros(zone, i64::from_be_bytes(end.try_into().ok()?)),
+                is_dated: true,
                 place: Place::Postgres {
                     block: u32::from_be_bytes(place.get(..4)?.try_into().ok()?),
                     offset: u16::from_be_bytes(place.get(4..)?.try_into().ok()?),

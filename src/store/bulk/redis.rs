@@ -181,6 +181,7 @@ impl BulkStore for RedisBulk {
                 session_key: (*key).to_owned(),
                 value,
                 expire_date,
+                is_dated: true,
                 place: Place::Key,
             })
         });
@@ -263,7 +264,13 @@ impl Scan for RedisScan {
                 if is_of_cached_db(&prefix, &session_key) {
                     continue;
                 }
-                let session = StoredSession { session_key, value, expire_date, place: Place::Key };
+                let session = StoredSession {
+                    session_key,
+                    value,
+                    expire_date,
+                    is_dated: true,
+                    place: Place::Key,
+                };
                 if !sink.push(session).await {
                     return Ok(());
                 }

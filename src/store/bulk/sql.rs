@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{Filter, Place, StoredSession};
-use crate::session::StoreError;
+use crate::session::{DateTime, StoreError};
 use crate::store::sql::{Dialect, SqlError, Zone, decode_text};
 
 /// The conditions of a filter and their parameters, each after `AND` as literals that the dialect quotes.
@@ -44,21 +44,23 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
     SqlError::from(error).into()
 }
 
-/// A row, whose expire date is text.
+/// A row, whose expire date is text: in SQLite anything, and in MySQL perhaps a day of zeros.
 pub(super) fn stored_session(
     zone: &Zone,
     key: &[u8],
     value: &[u8],
     expire_date: &str,
     place: Place,
-) -> Result<StoredSession, StoreError> {
+) -> StoredSession {
     let expire_date = decode_text(zone, expire_date);
-    Ok(StoredSession {
+    let last = || DateTime::now(DateTime::MAX_INSTANT, zone.use_tz, &zone.time_zone);
+    StoredSession {
         session_key: String::from_utf8_lossy(key).into_owned(),
         value: value.to_vec(),
-        expire_date: expire_date.ok_or_else(|| SqlError::unreadable("expire_date"))?,
+        expire_date: expire_date.unwrap_or_else(last),
+        is_dated: expire_date.is_some(),
         place,
-    })
+    }
 }
 
 /// A statement, and after it `WHERE` with these keys.

@@ -64,7 +64,7 @@ fn read(row: &SqliteRow, zone: &Zone) -> Result<StoredSession, StoreError> {
     let key: &[u8] = row.try_get_unchecked(1).map_err(failed)?;
     let value: &[u8] = row.try_get_unchecked(2).map_err(failed)?;
     let date: &str = row.try_get_unchecked(3).map_err(failed)?;
-    stored_session(zone, key, value, date, Place::Sqlite(rowid))
+    Ok(stored_session(zone, key, value, date, Place::Sqlite(rowid)))
 }
 
 fn text(value: &[u8]) -> Result<&str, StoreError> {

@@ -25,7 +25,9 @@ pub(super) async fn inspect(
     let used = row(pool, "SHOW GLOBAL STATUS LIKE 'Threads_connected'").await;
     let longest = row(
         pool,
-        "SELECT CAST(MAX(TIMESTAMPDIFF(SECOND, trx_started, NOW())) AS CHAR) \
+        // What a transaction has begun at is by the server's own clock on the wall.
+        "SELECT CAST(MAX(TIMESTAMPDIFF(SECOND, trx_started, \
+         CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', 'SYSTEM'))) AS CHAR) \
          FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()",
     )
     .await;

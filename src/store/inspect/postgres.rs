@@ -82,7 +82,7 @@ async fn inspect_table(pool: &SqlPool, table: &str) -> Result<Option<TableFacts>
     let class = row(
         pool,
         &format!(
-            "SELECT age(relfrozenxid)::text, \
+            "SELECT CASE WHEN relfrozenxid <> '0' THEN age(relfrozenxid) END::text, \
              (coalesce(reloptions::text, '') !~ 'autovacuum_enabled=(off|false|no|0)')::text \
              FROM pg_class WHERE oid = {table}"
         ),
