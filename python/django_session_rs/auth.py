@@ -7,6 +7,7 @@ the same, which costs more than a session that is loaded without one.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,19 @@ from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMid
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import SimpleLazyObject
 
+from django_session_rs.backends.conflicts import (
+    MergingSession,
+    SessionEndedError,
+    unless_moved,
+)
 from django_session_rs.exceptions import StoreUnavailableError
 from django_session_rs.row_query import row_query_for
 from django_session_rs.twins import call, has_twin
 from django_session_rs.user_query import query_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
     from django.http import HttpRequest
@@ -43,8 +51,15 @@ def get_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
     The query for the user is compiled once, not for each request, where ``get_user`` of the backend
     is ``ModelBackend``'s and the manager of the user model is a plain one. Everything but a session
     whose user is let in goes on to Django's function.
+
+    A session whose hash is right under a fallback key gets another key. If another request has just
+    done that, it is left alone, where the engines of this package would say that it has ended.
     """
-    return _user_let_in(request) or auth.get_user(request)
+    user = _user_let_in(request)
+    if user is not None:
+        return user
+    with _renewing(request.session):
+        return auth.get_user(request)
 
 
 def _user_let_in(request: HttpRequest) -> AbstractBaseUser | None:
@@ -78,7 +93,45 @@ async def aget_user(request: HttpRequest) -> AbstractBaseUser | AnonymousUser:
     a test environment, whose transactions are those of Django's connections. Everything else goes
     on to Django's function, and so does a session whose user is not let in.
     """
-    return await _auser_let_in(request) or await auth.aget_user(request)
+    user = await _auser_let_in(request)
+    if user is not None:
+        return user
+    with _renewing(request.session):
+        return await auth.aget_user(request)
+
+
+@contextmanager
+def _renewing(session: Any) -> Iterator[None]:
+    """Leave a session alone that Django would renew, if another request has done so meanwhile."""
+    if not isinstance(session, MergingSession):
+        yield
+        return
+    store: Any = type(session)
+    failed = None
+
+    def cycle_key() -> None:
+        nonlocal failed
+        try:
+            store.cycle_key(session)
+        except SessionEndedError as error:
+            failed = error
+
+    async def acycle_key() -> None:
+        nonlocal failed
+        try:
+            await store.acycle_key(session)
+        except SessionEndedError as error:
+            failed = error
+
+    with unless_moved(session):
+        vars(session).update(cycle_key=cycle_key, acycle_key=acycle_key)
+        try:
+            yield
+        finally:
+            del session.cycle_key, session.acycle_key
+        # Django has gone on with the user and put the new hash into what is undone now.
+        if failed is not None:
+            raise failed
 
 
 async def _auser_let_in(request: HttpRequest) -> AbstractBaseUser | None:

@@ -48,6 +48,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject
 
+from django_session_rs.backends.conflicts import unless_moved
 from django_session_rs.exceptions import is_outage
 from django_session_rs.twins import call, load
 
@@ -218,8 +219,9 @@ async def get_user(scope: Scope) -> Any:
     if found is Found.INVALID:
         await call(session, "flush")
     elif found is Found.FALLBACK and scope["type"] == "http":
-        await call(session, "cycle_key")
-        session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+        with unless_moved(session):
+            await call(session, "cycle_key")
+            session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     return user or AnonymousUser()
 
 

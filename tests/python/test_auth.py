@@ -6,17 +6,20 @@ import os
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from asgiref.sync import sync_to_async
 from conftest import wanted
+from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth import get_user_model, middleware
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.middleware import AuthenticationMiddleware as DjangoMiddleware
 from django.contrib.auth.models import AnonymousUser, User, UserManager
+from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
@@ -549,6 +552,44 @@ if HAS_GATE:
 
         async def aprocess_view(self, request, view_func, *rest):
             return await super().aprocess_view(request, inner, *rest)
+
+
+RENEWED = ["db", "cached_db", "cache", "file", "native"]
+
+
+@pytest.mark.parametrize("engine", RENEWED)
+@pytest.mark.parametrize("awaited", [False, True])
+def test_of_two_requests_that_renew_a_session_both_are_let_in(table, engine, awaited, tmp_path):
+    store_class = import_module(f"django_session_rs.backends.{engine}").SessionStore
+    keys = {"SECRET_KEY": "a new key", "SECRET_KEY_FALLBACKS": [settings.SECRET_KEY]}
+    locmem = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    with override_settings(SESSION_FILE_PATH=str(tmp_path), CACHES=locmem):
+        user, session = logged_in(store_class)
+    key = session.session_key
+    with override_settings(SESSION_FILE_PATH=str(tmp_path), CACHES=locmem, **keys):
+        first, second = (request_of(store_class(key)) for _ in range(2))
+        for request in (first, second):
+            request.session.get("loaded")
+        if awaited:
+
+            async def both():
+                return [await aget_user(first), await aget_user(second)]
+
+            assert asyncio.run(both()) == [user, user]
+        else:
+            assert [get_user(first), get_user(second)] == [user, user]
+        assert first.session.session_key != key
+        first.session.save()
+        renewed = store_class(first.session.session_key)
+        assert renewed["_auth_user_hash"] == user.get_session_auth_hash()
+        # Nothing is to be saved, and the cookie is what the first response makes it.
+        assert second.session.session_key == key
+        assert not second.session.modified
+        assert not store_class().exists(key)
+        # Who logs in is told that somebody has logged out meanwhile.
+        with pytest.raises(UpdateError):
+            second.session.cycle_key()
+        renewed.flush()
 
 
 @pytest.mark.parametrize("type_", ["varchar(20)[]", "varchar(20)[][]", "integer[3]", "text[]"])

@@ -46,6 +46,7 @@ from django_session_rs.channels import (
     CookieMiddleware,
     SessionMiddleware,
     SessionMiddlewareStack,
+    get_user,
 )
 from django_session_rs.twins import call
 
@@ -701,6 +702,24 @@ def test_a_rotated_key_gives_an_http_client_a_new_session_as_django_does(user):
         assert data_of(new)["a"] == 1
     with override_settings(SECRET_KEY=ROTATED["SECRET_KEY"]):
         assert who(new) == "ada"
+
+
+def test_of_two_requests_that_renew_a_session_both_keep_their_user(user):
+    key = login_row(user)
+
+    async def found():
+        sessions = [SessionStore(key) for _ in range(2)]
+        for session in sessions:
+            await sync_to_async(session.get)("loaded")
+        scopes = [{"type": "http", "session": session} for session in sessions]
+        assert [await get_user(scope) for scope in scopes] == [user, user]
+        return sessions
+
+    with override_settings(**ROTATED):
+        first, second = run(found())
+    assert first.session_key != key
+    assert second.session_key == key
+    assert not second.modified
 
 
 def test_channels_own_login_and_logout_work_with_the_session(user):

@@ -143,6 +143,23 @@ def keeping_key(session: MergingSession) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def unless_moved(session: Any) -> Iterator[None]:
+    """Leave a session as it was if within it cannot get another key, because it is gone.
+
+    For who gives it another key for its own sake, not for a login: of two requests at the same time
+    the second finds that the first has moved it.
+    """
+    state = dict(session.__dict__)
+    if "_session_cache" in state:
+        state["_session_cache"] = dict(state["_session_cache"])
+    try:
+        yield
+    except SessionEndedError:
+        session.__dict__.clear()
+        session.__dict__.update(state)
+
+
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function in the thread that Django's database connections live in."""
     return await sync_to_async(function, thread_sensitive=True)(*args)
