@@ -252,7 +252,7 @@ def test_what_two_users_left_is_not_merged(command: Command, site: Site) -> None
     for data, at, expected in [
         (hers, 2_000_000_000, both | hers),
         (his, 1_000_000_000, both | hers),
-        (his, 2_000_000_000, his),
+        (his, 2_000_000_001, his),
     ]:
         update = "UPDATE django_session SET session_data = %s WHERE session_key = %s"
         site.table.execute(update, signed(data, at), key)
