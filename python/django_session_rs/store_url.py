@@ -108,6 +108,7 @@ def database_url(model: type[AbstractBaseSession]) -> str | None:
             "The native engine writes the three columns of Django's own session model; use "
             "'django_session_rs.backends.db' for a model with others, or with fields of its own."
         )
+    check_time_zone(connection)
     return connection_url(connection, table=model._meta.db_table)
 
 
@@ -126,7 +127,6 @@ def connection_url(connection: BaseDatabaseWrapper, **options: str) -> str:
     """Return the address of a table behind one of Django's connections, with these options."""
     vendor = connection.vendor
     values: Mapping[str, Any] = connection.settings_dict
-    check_time_zone(connection)
     host = str(values["HOST"] or "")
     if not host:
         host = _host_of_libpq(values["PORT"]) if vendor == "postgresql" else "localhost"

@@ -222,8 +222,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Adds sessions; returns those that are in the target as the source had them, to be looked for there
-    /// again.
+    /// Adds sessions; returns those that are in the target now by our doing.
     async fn create<'a>(&self, carried: &'a [Carried]) -> Result<Vec<&'a Carried>, CliError> {
         let mut created = Vec::with_capacity(carried.len());
         let whole = 0..carried.len();
@@ -266,12 +265,13 @@ impl Copier {
         Ok(created)
     }
 
-    /// Decides about sessions that are in the target already, and carries it out; returns those that it has
-    /// from the source then, or had before, perhaps by a try whose answer was lost.
+    /// Decides about sessions that are in the target already, and carries it out; returns those that are there
+    /// by our doing, as what was there had expired. Another one that is gone from the source may have been
+    /// moved by the site.
     async fn meet<'a>(&self, met: &[&'a Carried]) -> Result<Vec<&'a Carried>, CliError> {
-        let mut carried_over = Vec::new();
+        let mut created = Vec::new();
         if met.is_empty() {
-            return Ok(carried_over);
+            return Ok(created);
         }
         let keys: Vec<&str> = met.iter().map(|it| it.stored.session_key.as_str()).collect();
         let found = again(|| self.target.bulk_get(&keys)).await?;
@@ -289,12 +289,12 @@ impl Copier {
                     None => continue,
                 }
             }
-            if !matches!(decision, Decision::Keep) {
-                carried_over.push(*carried);
+            if matches!(&decision, Decision::Write(written) if written.over_expired) {
+                created.push(*carried);
             }
             self.count(carried, &decision);
         }
-        Ok(carried_over)
+        Ok(created)
     }
 
     fn decision(&self, carried: &Carried, found: &StoredSession) -> Decision {
@@ -330,7 +330,7 @@ impl Copier {
             self.rejects.add(stored, &"the session key is none that Django takes")?;
             return Ok(None);
         };
-        let Written { data, expire_date, signed_at } = written;
+        let Written { data, expire_date, signed_at, .. } = written;
         let record = SessionRecord {
             session_key,
             data: Arc::new(data.clone()),
@@ -464,17 +464,20 @@ struct Written {
     expire_date: DateTime,
     /// When it was saved, as far as that is known.
     signed_at: Option<i64>,
+    /// Whether what was there before has expired.
+    over_expired: bool,
 }
 
 /// Decides between a session from the source, which can be read, and that of the target.
 fn decide(policy: Policy, ours: &Side<'_>, theirs: &Side<'_>, now: Timestamp) -> Decision {
     let Some(our_data) = ours.data else { return Decision::Keep };
+    let over_expired = theirs.has_expired(now) && !ours.has_expired(now);
     let write = || {
-        let (expire_date, signed_at) = (ours.expire_date, ours.signed_at);
-        Decision::Write(Written { data: our_data.clone(), expire_date, signed_at })
+        let (data, expire_date, signed_at) = (our_data.clone(), ours.expire_date, ours.signed_at);
+        Decision::Write(Written { data, expire_date, signed_at, over_expired })
     };
     // Nobody is given it any more, so it is as good as not there.
-    if theirs.has_expired(now) && !ours.has_expired(now) {
+    if over_expired {
         return write();
     }
     let Some(their_data) = theirs.data else {
@@ -511,7 +514,8 @@ fn decide(policy: Policy, ours: &Side<'_>, theirs: &Side<'_>, now: Timestamp) ->
             data.update(newer);
             let later = if ours.ends_later_than(theirs) { ours } else { theirs };
             let signed_at = ours.signed_at.max(theirs.signed_at);
-            Decision::Write(Written { data, expire_date: later.expire_date, signed_at })
+            let expire_date = later.expire_date;
+            Decision::Write(Written { data, expire_date, signed_at, over_expired })
         }
     }
 }
@@ -559,7 +563,8 @@ mod tests {
             match decision {
                 Decision::Same => "same".to_owned(),
                 Decision::Keep => "keep".to_owned(),
-                Decision::Write(Written { data, expire_date, .. }) => {
+                Decision::Write(Written { data, expire_date, over_expired, .. }) => {
+                    assert_eq!(over_expired, theirs.1 == Some(0));
                     let end = expire_date.to_timestamp(&jiff::tz::TimeZone::UTC).unwrap();
                     let end = (end != Timestamp::MAX).then(|| end.as_second() - NOW);
                     format!("{} {end:?}", data.to_json().unwrap())

@@ -111,6 +111,10 @@ def test_a_table_that_holds_no_utc_is_refused(tmp_path: Path) -> None:
     done = run(program, "sessions", "clear-expired", code=1)
     assert "DATABASES has a TIME_ZONE" in done.stderr
     assert "Traceback" not in done.stderr
+    # Whether a password is right does not depend on that.
+    looked = "from django_session_rs.management.commands import sessions; "
+    shown = run(program, "shell", "--command", f"{looked}print(sessions.users_url())")
+    assert "sqlite:" in shown.stdout
 
 
 def test_the_table_of_a_cache_is_found(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ PYLIBMC = "django.core.cache.backends.memcached.PyLibMCCache"
 PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 
 
-def of_database(vendor="postgresql", timezone_name="UTC", **values):
+def of_database(vendor="postgresql", **values):
     settings = {"NAME": "site", "USER": "", "PASSWORD": "", "HOST": "", "PORT": "", **values}
-    connection = SimpleNamespace(vendor=vendor, settings_dict=settings, timezone_name=timezone_name)
+    connection = SimpleNamespace(vendor=vendor, settings_dict=settings)
     return store_url.connection_url(connection, table="django_session")
 
 
@@ -65,14 +65,19 @@ def test_the_address_of_a_database(values, expected):
 
 
 def test_a_database_whose_columns_hold_no_utc_is_refused():
+    def check(vendor):
+        connection = SimpleNamespace(vendor=vendor, timezone_name="America/New_York")
+        store_url.check_time_zone(connection)
+
     with override_settings(USE_TZ=True):
         # A column of PostgreSQL is an instant, whatever zone the connection has.
-        of_database(timezone_name="America/New_York")
-        with pytest.raises(ImproperlyConfigured, match="TIME_ZONE"):
-            of_database("mysql", timezone_name="America/New_York")
+        check("postgresql")
+        for vendor in ("mysql", "sqlite"):
+            with pytest.raises(ImproperlyConfigured, match="TIME_ZONE"):
+                check(vendor)
     with override_settings(USE_TZ=False):
         # Naive dates are those of the site.
-        of_database("mysql", timezone_name="America/New_York")
+        check("mysql")
 
 
 @pytest.mark.parametrize(

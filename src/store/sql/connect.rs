@@ -163,8 +163,8 @@ async fn mysql(url: &StoreUrl) -> Result<SqlPool, ConnectError> {
     Ok(SqlPool::MySql(pool.map_err(failed)?))
 }
 
-/// Whether it is said who vouches for the server. To the drivers that means nothing unless the mode asks for it, and libpq and
-/// the clients of MySQL take it for a wish to know.
+/// Whether it is said who vouches for the server. To the drivers that means nothing unless the mode asks for
+/// it, and libpq and the clients of MySQL take it for a wish to know.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn has_root_certificate(url: &StoreUrl) -> bool {
     ["sslrootcert", "ssl-root-cert", "sslca", "ssl-ca"].iter().any(|name| url.text(name).is_some())

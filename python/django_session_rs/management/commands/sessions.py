@@ -208,12 +208,14 @@ def cache_table_url() -> str | None:
     # What it asks the routers about.
     model = caches[alias].cache_model_class  # type: ignore[attr-defined]
     options = store_url.key_options(alias, values)
+    store_url.check_time_zone(connections[router.db_for_write(model)])
     return _address(model, cache_table=model._meta.db_table, **options)
 
 
 @sensitive_variables()
 def table_url(model: type[Model]) -> str | None:
-    """Return the address of the table of a model, in SQLite too."""
+    """Return the address of the table of a session model, in SQLite too."""
+    store_url.check_time_zone(connections[router.db_for_write(model)])
     return _address(model, table=model._meta.db_table)
 
 
@@ -221,7 +223,6 @@ def table_url(model: type[Model]) -> str | None:
 def _address(model: type[Model], **options: str) -> str | None:
     connection = connections[router.db_for_write(model)]
     if connection.vendor == "sqlite":
-        store_url.check_time_zone(connection)
         path = quote(os.fspath(connection.settings_dict["NAME"]))
         return f"sqlite:{path}?{urlencode(options, quote_via=quote)}"
     if connection.vendor not in store_url.SCHEMES:
@@ -234,4 +235,5 @@ def users_url() -> str | None:
     """Return the address of the database with the users."""
     if "django.contrib.auth" not in settings.INSTALLED_APPS:
         return None
-    return table_url(get_user_model())
+    model = get_user_model()
+    return _address(model, table=model._meta.db_table)
